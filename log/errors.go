@@ -1,0 +1,30 @@
+package log
+
+import "errors"
+
+// The errors of every engine. They travel over the wire by name, are wrapped
+// with the operation and the identity (stream, segment, offset) they hit, and
+// are told apart with errors.Is.
+var (
+	// Stop: the caller is no longer, or never was, who may do this.
+	ErrFenced = errors.New("fenced: a newer epoch owns the stream")
+	ErrClosed = errors.New("closed")
+
+	// Retry: nothing is known to be wrong but the way there.
+	ErrUnavailable = errors.New("log unavailable")
+	ErrFull        = errors.New("log node is out of disk space")
+
+	// Outcome unknown: the entry may or may not be in the log.
+	ErrUnknown = errors.New("outcome unknown")
+
+	// Quarantine: bytes that should be there are not what was written.
+	ErrSuspect = errors.New("suspect: stored bytes are damaged")
+
+	// The request can't be met.
+	ErrNoStream     = errors.New("no such stream")
+	ErrTrimmed      = errors.New("trimmed: the wanted entries are no longer kept")
+	ErrTooLarge     = errors.New("payload too large")
+	ErrCursorBehind = errors.New("cursor would move backwards")
+	ErrProtocol     = errors.New("protocol violation")
+	ErrIdentity     = errors.New("wrong node identity")
+)
