@@ -69,6 +69,12 @@ func DocumentOf(text, bin []byte) Value {
 	return Value{kind: Document, num: uint64(len(text)), data: d}
 }
 
+// DocumentJoined makes a Document of text and binary that already lie behind
+// each other: the first textLen bytes of data are the text. It keeps data.
+func DocumentJoined(data []byte, textLen int) Value {
+	return Value{kind: Document, num: uint64(textLen), data: data}
+}
+
 // Kind tells the shape.
 func (v Value) Kind() Kind { return v.kind }
 
