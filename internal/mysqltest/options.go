@@ -108,7 +108,7 @@ func (o Options) settings(port int, socket, pidFile string) map[string]string {
 		// Written at every commit, never synced: kill -9 loses nothing.
 		maps.Copy(s, map[string]string{
 			"innodb-flush-method": "nosync", "innodb-flush-log-at-trx-commit": "2", "sync-binlog": "0",
-			"innodb-use-native-aio": "OFF", "innodb-doublewrite": "OFF",
+			"innodb-use-native-aio": "OFF",
 		})
 	}
 	if o.Flavor.IsMariaDB() {
