@@ -1,0 +1,159 @@
+// Package config is twinspan's configuration: one YAML file, decoded strictly,
+// with overrides from the environment and from flags, all of it checked before
+// anything starts.
+//
+// The order of precedence is flags, environment, file, defaults. A key is named
+// by its path, such as producer.batch_delay; its environment variable is
+// TWINSPAN_PRODUCER_BATCH_DELAY.
+package config
+
+import (
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/twinspan/twinspan/internal/server"
+)
+
+// Role is a part that one process can play.
+type Role string
+
+// The roles.
+const (
+	RoleProducer Role = "producer" // binlog of the source → log
+	RoleNode     Role = "node"     // stores the log
+	RoleConsumer Role = "consumer" // log → target
+)
+
+// Roles are all roles in the order they start.
+var Roles = []Role{RoleNode, RoleProducer, RoleConsumer}
+
+// Config is everything a process is told. example.yaml documents every key for
+// the operator; a test holds the two together.
+type Config struct {
+	// Stream is the name of the MySQL set's stream in the log.
+	Stream string `yaml:"stream"`
+	// City is where this process runs: a label in status, logs and metrics.
+	City string `yaml:"city"`
+	// Roles this process plays.
+	Roles []Role `yaml:"roles"`
+	// DataDir holds all this process keeps on disk.
+	DataDir string `yaml:"data_dir"`
+
+	Admin    Admin           `yaml:"admin"`
+	Node     Node            `yaml:"node"`
+	Log      Log             `yaml:"log"`
+	Source   server.Endpoint `yaml:"source"`
+	Producer Producer        `yaml:"producer"`
+	Target   server.Endpoint `yaml:"target"`
+	Consumer Consumer        `yaml:"consumer"`
+	Applier  Applier         `yaml:"applier"`
+	Logging  Logging         `yaml:"logging"`
+}
+
+// Admin is the HTTP listener for status, health and metrics.
+type Admin struct {
+	Listen string `yaml:"listen"`
+	// Pprof serves /debug/pprof.
+	Pprof bool `yaml:"pprof"`
+}
+
+// Node is the storage node of the log.
+type Node struct {
+	Listen string `yaml:"listen"`
+	// Dir is where journal files live; empty: DataDir/log.
+	Dir string `yaml:"dir"`
+	// JournalFileBytes is the size of one pre-written journal file.
+	JournalFileBytes Bytes     `yaml:"journal_file_bytes"`
+	Retention        Retention `yaml:"retention"`
+}
+
+// Retention says what the node keeps after every cursor has passed it. 0 sets no
+// limit: then entries are kept until a limit is given.
+type Retention struct {
+	BytesMax Bytes    `yaml:"bytes_max"`
+	AgeMax   Duration `yaml:"age_max"`
+}
+
+// Log is where the log is found.
+type Log struct {
+	Engine string `yaml:"engine"`
+	// Nodes are the storage nodes' addresses. A process with the node role
+	// uses its own node without the network.
+	Nodes []string `yaml:"nodes"`
+}
+
+// Producer is how the source is read and the log written.
+type Producer struct {
+	// Start is where an empty log begins: earliest, current, or a GTID set.
+	Start string `yaml:"start"`
+	// ServerID is what the producer registers with at the source; 0 (auto):
+	// derived from stream and source address.
+	ServerID              ServerID `yaml:"server_id"`
+	BatchBytesMax         Bytes    `yaml:"batch_bytes_max"`
+	BatchDelay            Duration `yaml:"batch_delay"`
+	TransactionChunkBytes Bytes    `yaml:"transaction_chunk_bytes"`
+}
+
+// Consumer is how the log is read.
+type Consumer struct {
+	// Group names the cursor in the log and the positions in the target.
+	Group string `yaml:"group"`
+}
+
+// Applier is how the target is written.
+type Applier struct {
+	Lanes      int      `yaml:"lanes"`
+	BatchRows  int      `yaml:"batch_rows"`
+	BatchBytes Bytes    `yaml:"batch_bytes"`
+	BatchDelay Duration `yaml:"batch_delay"`
+}
+
+// Logging is what the process says on standard error.
+type Logging struct {
+	Level string `yaml:"level"`
+	// Format: json, console, or auto: console on a terminal, else json.
+	Format string `yaml:"format"`
+}
+
+// Default is the configuration before any file is read.
+func Default() *Config {
+	return &Config{
+		DataDir: "/var/lib/twinspan",
+		Admin:   Admin{Listen: "127.0.0.1:8040"},
+		Node: Node{
+			Listen:           "127.0.0.1:7040",
+			JournalFileBytes: 64 << 20,
+			Retention:        Retention{BytesMax: 10 << 30},
+		},
+		Log:    Log{Engine: "twinspan", Nodes: []string{"127.0.0.1:7040"}},
+		Source: server.Endpoint{TLS: server.TLS{Mode: "preferred"}},
+		Producer: Producer{
+			Start:                 "current",
+			BatchBytesMax:         256 << 10,
+			BatchDelay:            Duration(2 * time.Millisecond),
+			TransactionChunkBytes: 1 << 20,
+		},
+		Target: server.Endpoint{TLS: server.TLS{Mode: "preferred"}},
+		Applier: Applier{
+			Lanes:      8,
+			BatchRows:  500,
+			BatchBytes: 1 << 20,
+			BatchDelay: Duration(5 * time.Millisecond),
+		},
+		Logging: Logging{Level: "info", Format: "auto"},
+	}
+}
+
+// Has tells whether this process plays the role.
+func (c *Config) Has(r Role) bool { return slices.Contains(c.Roles, r) }
+
+// complete fills what follows from other keys.
+func (c *Config) complete() {
+	if c.Node.Dir == "" && c.DataDir != "" {
+		c.Node.Dir = filepath.Join(c.DataDir, "log")
+	}
+	if c.Consumer.Group == "" && c.City != "" {
+		c.Consumer.Group = "city-" + c.City
+	}
+}

@@ -1,0 +1,256 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/twinspan/twinspan/internal/server"
+)
+
+// validator checks the values of a decoded configuration. It looks at nothing
+// but the configuration: no file, no network. That is the doctor's part.
+type validator struct {
+	c        *Config
+	origins  map[string]string
+	problems []Problem
+	warnings []Problem
+}
+
+func (v *validator) problem(path, format string, args ...any) {
+	v.problems = append(v.problems, Problem{v.origins[path], path, fmt.Sprintf(format, args...)})
+}
+
+func (v *validator) warn(path, format string, args ...any) {
+	v.warnings = append(v.warnings, Problem{v.origins[path], path, fmt.Sprintf(format, args...)})
+}
+
+var nameShape = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+
+func (v *validator) name(path, s string) {
+	if !nameShape.MatchString(s) {
+		v.problem(path, "%q is not a name: use 1 to 63 of a-z, 0-9, dot, dash and underscore, the first a letter or digit", s)
+	}
+}
+
+func (v *validator) run() {
+	c := v.c
+	if c.Stream == "" {
+		v.problem("stream", "missing: name the MySQL set, such as payments")
+	} else {
+		v.name("stream", c.Stream)
+	}
+	if c.City != "" {
+		v.name("city", c.City)
+	}
+	v.roles()
+	if c.DataDir == "" || !filepath.IsAbs(c.DataDir) {
+		v.problem("data_dir", "%q is not an absolute path", c.DataDir)
+	}
+	v.address("admin.listen", c.Admin.Listen)
+	if host, _, err := net.SplitHostPort(c.Admin.Listen); err == nil && !loopback(host) {
+		v.warn("admin.listen", "%s can be reached from other machines, and the admin listener asks nobody for a password", c.Admin.Listen)
+	}
+	v.log()
+	if c.Has(RoleNode) {
+		v.node()
+	}
+	if c.Has(RoleProducer) {
+		v.endpoint("source", c.Source)
+		v.producer()
+	}
+	if c.Has(RoleConsumer) {
+		v.endpoint("target", c.Target)
+		v.consumer()
+	}
+	if c.Has(RoleProducer) && c.Has(RoleConsumer) && c.Source.Address != "" && c.Source.Address == c.Target.Address {
+		v.problem("target.address", "source and target are the same server, %s: its changes would be applied to itself", c.Target.Address)
+	}
+	v.logging()
+}
+
+func (v *validator) roles() {
+	if len(v.c.Roles) == 0 {
+		v.problem("roles", "missing: list the roles of this process, such as [producer, node, consumer]")
+	}
+	var known []string
+	for _, r := range Roles {
+		known = append(known, string(r))
+	}
+	for i, r := range v.c.Roles {
+		path := fmt.Sprintf("roles[%d]", i)
+		if v.origins[path] == "" {
+			path = "roles"
+		}
+		switch {
+		case !slices.Contains(Roles, r):
+			hint := "use " + strings.Join(known, ", ")
+			if n := nearest(string(r), known); n != "" {
+				hint = "did you mean " + n + "?"
+			}
+			v.problem(path, "unknown role %q; %s", r, hint)
+		case slices.Index(v.c.Roles, r) != i:
+			v.problem(path, "role %s stands here a second time", r)
+		}
+	}
+}
+
+func (v *validator) log() {
+	l := v.c.Log
+	if l.Engine != "twinspan" {
+		v.problem("log.engine", "unknown engine %q; use twinspan", l.Engine)
+	}
+	for i, n := range l.Nodes {
+		path := fmt.Sprintf("log.nodes[%d]", i)
+		if v.origins[path] == "" {
+			path = "log.nodes"
+		}
+		v.address(path, n)
+	}
+	if v.c.Has(RoleNode) {
+		return
+	}
+	if len(l.Nodes) == 0 {
+		v.problem("log.nodes", "missing: this process has no node role, so it must be told where the log's nodes are")
+	}
+	if len(l.Nodes) > 1 {
+		v.problem("log.nodes", "%d nodes: this version stores a stream on one node", len(l.Nodes))
+	}
+}
+
+func (v *validator) node() {
+	n := v.c.Node
+	v.address("node.listen", n.Listen)
+	if n.Dir != "" && !filepath.IsAbs(n.Dir) {
+		v.problem("node.dir", "%q is not an absolute path", n.Dir)
+	}
+	bytesBetween(v, "node.journal_file_bytes", n.JournalFileBytes, 1<<20, 4<<30)
+	if r := n.Retention.BytesMax; r != 0 && r < 2*n.JournalFileBytes {
+		v.problem("node.retention.bytes_max", "%s is less than two journal files of %s: nothing could be kept", r, n.JournalFileBytes)
+	}
+	if a := n.Retention.AgeMax; a != 0 && a.Std() < time.Minute {
+		v.problem("node.retention.age_max", "%s is less than 1m", a)
+	}
+	if v.c.Admin.Listen == n.Listen {
+		v.problem("node.listen", "%s is the admin listener's address", n.Listen)
+	}
+}
+
+func (v *validator) producer() {
+	p := v.c.Producer
+	if p.Start == "" {
+		v.problem("producer.start", "empty: use earliest, current, or a GTID set")
+	} else if !strings.ContainsAny(p.Start, ":-") && p.Start != "earliest" && p.Start != "current" {
+		hint := "use earliest, current, or a GTID set"
+		if n := nearest(p.Start, []string{"earliest", "current"}); n != "" {
+			hint = "did you mean " + n + "?"
+		}
+		v.problem("producer.start", "%q: %s", p.Start, hint)
+	}
+	bytesBetween(v, "producer.batch_bytes_max", p.BatchBytesMax, 1<<10, 16<<20)
+	bytesBetween(v, "producer.transaction_chunk_bytes", p.TransactionChunkBytes, 64<<10, 16<<20)
+	durationUpTo(v, "producer.batch_delay", p.BatchDelay, 10*time.Second)
+}
+
+func (v *validator) consumer() {
+	if v.c.Consumer.Group == "" {
+		v.problem("consumer.group", "missing: name the reader, such as city-b (or set city)")
+	} else {
+		v.name("consumer.group", v.c.Consumer.Group)
+	}
+	a := v.c.Applier
+	between(v, "applier.lanes", a.Lanes, 1, 256)
+	between(v, "applier.batch_rows", a.BatchRows, 1, 10000)
+	bytesBetween(v, "applier.batch_bytes", a.BatchBytes, 1<<10, 64<<20)
+	durationUpTo(v, "applier.batch_delay", a.BatchDelay, 10*time.Second)
+}
+
+func (v *validator) endpoint(path string, e server.Endpoint) {
+	switch {
+	case e.Address == "":
+		v.problem(path+".address", "missing: host:port, or the path of a socket")
+	case strings.HasPrefix(e.Address, "/"):
+	default:
+		v.address(path+".address", e.Address)
+	}
+	if e.User == "" {
+		v.problem(path+".user", "missing")
+	}
+	if e.Password != "" && e.PasswordFile != "" {
+		v.problem(path+".password", "set beside password_file: keep one of the two")
+	} else if e.Password != "" && strings.Contains(v.origins[path+".password"], ":") {
+		v.warn(path+".password", "the password stands in the file: better password_file, or %s", EnvName(path+".password"))
+	}
+	if e.PasswordFile != "" && !filepath.IsAbs(e.PasswordFile) {
+		v.problem(path+".password_file", "%q is not an absolute path", e.PasswordFile)
+	}
+	modes := []string{"disabled", "preferred", "required", "verify"}
+	if e.TLS.Mode != "" && !slices.Contains(modes, e.TLS.Mode) {
+		hint := "use " + strings.Join(modes, ", ")
+		if n := nearest(e.TLS.Mode, modes); n != "" {
+			hint = "did you mean " + n + "?"
+		}
+		v.problem(path+".tls.mode", "unknown mode %q; %s", e.TLS.Mode, hint)
+	}
+	if (e.TLS.Cert == "") != (e.TLS.Key == "") {
+		v.problem(path+".tls.cert", "cert and key belong together: set both or none")
+	}
+	if e.TLS.Mode != "required" && e.TLS.Mode != "verify" && (e.TLS.CA != "" || e.TLS.Cert != "") {
+		v.problem(path+".tls.mode", "ca and cert are used only with mode required or verify")
+	}
+}
+
+func (v *validator) logging() {
+	l := v.c.Logging
+	levels := []string{"trace", "debug", "info", "warn", "error"}
+	if _, err := zerolog.ParseLevel(l.Level); err != nil || !slices.Contains(levels, l.Level) {
+		v.problem("logging.level", "unknown level %q; use %s", l.Level, strings.Join(levels, ", "))
+	}
+	if !slices.Contains([]string{"auto", "json", "console"}, l.Format) {
+		v.problem("logging.format", "unknown format %q; use auto, json or console", l.Format)
+	}
+}
+
+func (v *validator) address(path, s string) {
+	_, port, err := net.SplitHostPort(s)
+	if err != nil {
+		v.problem(path, "%q is not an address: write host:port", s)
+		return
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 && !strings.HasSuffix(path, ".listen") {
+		v.problem(path, "%q is not a port from 1 to 65535", port)
+	}
+}
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+func between(v *validator, path string, n, low, high int) {
+	if n < low || n > high {
+		v.problem(path, "%d is out of range: %d to %d", n, low, high)
+	}
+}
+
+func bytesBetween(v *validator, path string, n, low, high Bytes) {
+	if n < low || n > high {
+		v.problem(path, "%s is out of range: %s to %s", n, low, high)
+	}
+}
+
+func durationUpTo(v *validator, path string, d Duration, high time.Duration) {
+	if d.Std() > high {
+		v.problem(path, "%s is out of range: 0s to %s", d, Duration(high))
+	}
+}
