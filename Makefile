@@ -1,0 +1,89 @@
+# make help lists what there is. Every target sets up what it needs itself.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+GO           ?= go
+CACHE        := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinspan
+LINT_VERSION := v2.15.0
+LINT         := $(CACHE)/tools/golangci-lint-$(LINT_VERSION)/golangci-lint
+VERSION      := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS      := -X main.version=$(VERSION)
+
+# What the targets take: make demo FLAVOR=mariadb1011 KEEP=1, make soak N=200 …
+FLAVOR   ?= mysql97
+KEEP     ?=
+SEED     ?=
+N        ?= 100
+FUZZTIME ?= 30s
+PKG      ?= ./...
+RUN      ?= .
+COUNT    ?= 1
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  make demo FLAVOR=mariadb1011    FLAVOR is mysql97, mariadb1011 or mariadb118"
+	@echo "  make demo KEEP=1                leaves everything running and says how to look at it"
+	@echo "  make unit PKG=./log/... RUN=X   some packages, some tests, with the race detector"
+	@echo "  make e2e SEED=7 RUN=X           replays a seed"
+	@echo "  make soak N=200                 end-to-end histories in a loop, N of them"
+
+.PHONY: go-version
+go-version:
+	@scripts/go-version.sh $(GO)
+
+.PHONY: build
+build: go-version ## bin/twinspan
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/twinspan ./cmd/twinspan
+
+.PHONY: servers
+servers: ## the MySQL and MariaDB servers of the tests, into the cache
+	@scripts/servers.sh
+
+.PHONY: test
+test: ## everything: lint, unit tests with the race detector, fuzz smoke, end to end
+	@scripts/test.sh
+
+.PHONY: unit
+unit: go-version servers ## unit tests with the race detector (PKG, RUN, COUNT)
+	$(GO) test -race -count=$(COUNT) -run '$(RUN)' -timeout 15m $$($(GO) list $(PKG) | grep -v /test/e2e)
+
+.PHONY: e2e
+e2e: build servers ## end-to-end tests: built binary, real servers (RUN, SEED)
+	SEED=$(SEED) $(GO) test -count=1 -v -run '$(RUN)' -timeout 30m ./test/e2e
+
+.PHONY: soak
+soak: build servers ## N random histories with crashes, end to end (N, RUN, SEED)
+	SEED=$(SEED) SOAK=$(N) $(GO) test -count=1 -v -run '$(RUN)' -timeout 0 ./test/e2e
+
+.PHONY: demo
+demo: build ## two cities on this machine: load, crashes, and a comparison row by row (FLAVOR, KEEP, SEED)
+	@scripts/demo.sh $(FLAVOR) $(if $(KEEP),-keep) $(if $(SEED),-seed $(SEED))
+
+.PHONY: bench
+bench: build servers ## ratios: decoding, appending, applying (RUN)
+	$(GO) run ./test/bench -run '$(RUN)'
+
+.PHONY: fuzz
+fuzz: go-version ## every fuzz target for FUZZTIME (PKG, FUZZTIME)
+	@GO=$(GO) scripts/fuzz.sh $(FUZZTIME) $(PKG)
+
+.PHONY: lint
+lint: go-version $(LINT) ## gofmt, go vet, golangci-lint, shell syntax
+	@scripts/lint.sh $(LINT)
+
+# Built with the Go at hand: a linter refuses code newer than its own compiler.
+$(LINT):
+	@echo "lint: building golangci-lint $(LINT_VERSION) (once, about a minute)"
+	@GOBIN=$(dir $(LINT)) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+
+.PHONY: fmt
+fmt: ## gofmt everything
+	@gofmt -w $$(git ls-files '*.go')
+
+.PHONY: clean
+clean: ## remove what was built, and data directory templates; the servers stay
+	rm -rf bin "$${TWINSPAN_SERVERS:-$(CACHE)/servers}/templates"

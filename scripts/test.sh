@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Everything that must pass before a change is taken; make test and .ci/run run it.
+# Every step runs, even when one before it failed; the last lines say which did.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+steps=() results=() failed=0
+step() { # NAME COMMAND…
+  local name=$1 began=$SECONDS; shift
+  printf '\n=== %s\n' "$name"
+  if "$@"; then results+=("ok    "); else results+=("FAILED"); failed=1; fi
+  steps+=("$name ($((SECONDS - began)) s)")
+}
+make() { command make --no-print-directory "$@"; }
+
+step setup bash -c 'scripts/go-version.sh go && scripts/servers.sh && go mod download && go mod verify'
+step build make build
+step lint make lint
+step unit make unit
+step fuzz make fuzz FUZZTIME=2000x
+step e2e make e2e
+
+printf '\n'
+for i in "${!steps[@]}"; do printf '%s  %s\n' "${results[$i]}" "${steps[$i]}"; done
+if [ "$failed" = 0 ]; then echo "make test: ok, $SECONDS s"; else echo "make test: FAILED, $SECONDS s"; fi
+exit "$failed"
