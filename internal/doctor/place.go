@@ -1,0 +1,140 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/twinspan/twinspan/log"
+)
+
+// Log asks the log for its stream. A stream that does not exist yet is fine: the
+// first producer makes it.
+func Log(ctx context.Context, l log.Log, where, stream string) *Report {
+	r := &Report{Subject: "log", Where: where}
+	before := time.Now()
+	b, err := l.Bounds(ctx, stream)
+	took := time.Since(before).Round(time.Microsecond)
+	switch {
+	case errors.Is(err, log.ErrNoStream):
+		r.ok("reachable", Mandatory, "answered in %s; the stream %s does not exist yet", took, stream)
+		return r
+	case err != nil:
+		return r.unreachable(err)
+	}
+	r.ok("reachable", Mandatory, "answered in %s", took)
+	r.ok("stream", Mandatory, "%s holds offsets %d to %d, epoch %d", stream, b.First, b.LAC, b.Epoch)
+	cursors, err := l.Cursors(ctx, stream)
+	if err != nil {
+		r.unknown("cursors", Advisory, err)
+		return r
+	}
+	for _, c := range cursors {
+		switch {
+		case c.Offset+1 < b.First:
+			r.add(Finding{Check: "cursors", Severity: Mandatory, Outcome: Failed,
+				Detail: fmt.Sprintf("group %s stands at %d, and the log begins at %d: entries it needs are gone", c.Group, c.Offset, b.First),
+				Remedy: "load the target anew and start from its GTID set"})
+		case time.Since(c.UpdatedAt) > 24*time.Hour && c.Offset < b.LAC:
+			r.add(Finding{Check: "cursors", Severity: Advisory, Outcome: Failed,
+				Detail: fmt.Sprintf("group %s has not moved from %d since %s", c.Group, c.Offset, c.UpdatedAt.UTC().Format(time.RFC3339)),
+				Remedy: "the log keeps everything above it: start its consumer"})
+		default:
+			r.ok("cursors", Advisory, "group %s is %d entries behind", c.Group, b.LAC-c.Offset)
+		}
+	}
+	return r
+}
+
+// Node looks at the disk of a storage node on this machine.
+func Node(dir string, journalFileBytes int64) *Report {
+	r := &Report{Subject: "node", Where: dir}
+	place := dir
+	for {
+		info, err := os.Stat(place)
+		if err == nil {
+			if !info.IsDir() {
+				r.add(Finding{Check: "dir", Severity: Mandatory, Outcome: Failed, Detail: place + " is not a directory",
+					Remedy: "choose another node.dir"})
+				return r
+			}
+			break
+		}
+		if !errors.Is(err, fs.ErrNotExist) || place == filepath.Dir(place) {
+			return r.unreachable(err)
+		}
+		place = filepath.Dir(place)
+	}
+	if err := unix.Access(place, unix.W_OK|unix.X_OK); err != nil {
+		r.add(Finding{Check: "dir", Severity: Mandatory, Outcome: Failed, Detail: fmt.Sprintf("%s can't be written: %v", place, err),
+			Remedy: fmt.Sprintf("install -d -o twinspan %s", dir)})
+	} else if place == dir {
+		r.ok("dir", Mandatory, "%s can be written", dir)
+	} else {
+		r.ok("dir", Mandatory, "%s does not exist yet and will be made", dir)
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(place, &st); err != nil {
+		r.unknown("space", Mandatory, err)
+		return r
+	}
+	free, total := int64(st.Bavail)*st.Bsize, int64(st.Blocks)*st.Bsize
+	detail := fmt.Sprintf("%d MiB free of %d MiB", free>>20, total>>20)
+	switch {
+	case free < 4*journalFileBytes:
+		r.add(Finding{Check: "space", Severity: Mandatory, Outcome: Failed,
+			Detail: detail + fmt.Sprintf(", four journal files need %d MiB", 4*journalFileBytes>>20),
+			Remedy: "make room: a node without space refuses appends, and the backlog stays in the binlog"})
+	case free < total/10:
+		r.add(Finding{Check: "space", Severity: Advisory, Outcome: Failed, Detail: detail,
+			Remedy: "make room, or lower node.retention.bytes_max"})
+	default:
+		r.ok("space", Mandatory, "%s", detail)
+	}
+	switch st.Type {
+	case unix.TMPFS_MAGIC, unix.NFS_SUPER_MAGIC:
+		r.add(Finding{Check: "filesystem", Severity: Advisory, Outcome: Failed,
+			Detail: "node.dir is on a filesystem that does not keep what fdatasync promises, or not on this machine",
+			Remedy: "use a local disk"})
+	default:
+		r.ok("filesystem", Advisory, "local")
+	}
+	return r
+}
+
+// Secret is one file that must be readable and private.
+type Secret struct {
+	Key  string // of the configuration
+	Path string
+}
+
+// Process looks at the files that the configuration names.
+func Process(secrets []Secret) *Report {
+	r := &Report{Subject: "process"}
+	for _, s := range secrets {
+		if s.Path == "" {
+			continue
+		}
+		info, err := os.Stat(s.Path)
+		if err == nil {
+			err = unix.Access(s.Path, unix.R_OK)
+		}
+		switch {
+		case err != nil:
+			r.add(Finding{Check: "file", Severity: Mandatory, Outcome: Failed, Detail: fmt.Sprintf("%s %s: %v", s.Key, s.Path, err),
+				Remedy: "make the file, readable by the user that twinspan runs as"})
+		case info.Mode().Perm()&0o007 != 0 && filepath.Ext(s.Path) != ".pem" && filepath.Ext(s.Path) != ".crt":
+			r.add(Finding{Check: "file", Severity: Advisory, Outcome: Failed,
+				Detail: fmt.Sprintf("%s %s can be read by everybody", s.Key, s.Path), Remedy: "chmod 0640 " + s.Path})
+		default:
+			r.ok("file", Mandatory, "%s %s", s.Key, s.Path)
+		}
+	}
+	return r
+}
