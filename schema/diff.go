@@ -45,7 +45,7 @@ func (c Change) String() string {
 }
 
 // Diff lists what makes b another version than a: no changes exactly when their
-// fingerprints are equal. Columns are told apart by name, so a renamed column is
+// fingerprints are equal. Both must be valid. Columns are told apart by name, so a renamed column is
 // one dropped and one added.
 func Diff(a, b *Table) []Change {
 	var out []Change
@@ -55,7 +55,6 @@ func Diff(a, b *Table) []Change {
 	in := func(t *Table, name string) int {
 		return slices.IndexFunc(t.Columns, func(c Column) bool { return c.Name == name })
 	}
-	var kept []string // names of a's columns that b has, in a's order
 	for i := range a.Columns {
 		c := &a.Columns[i]
 		j := in(b, c.Name)
@@ -63,7 +62,6 @@ func Diff(a, b *Table) []Change {
 			out = append(out, Change{Kind: ColumnDropped, Column: c.Name, Before: c.SQLType()})
 			continue
 		}
-		kept = append(kept, c.Name)
 		if !c.equal(&b.Columns[j]) {
 			before, after := c.SQLType(), b.Columns[j].SQLType()
 			if before == after {
@@ -72,21 +70,54 @@ func Diff(a, b *Table) []Change {
 			out = append(out, Change{Kind: ColumnChanged, Column: c.Name, Before: before, After: after})
 		}
 	}
-	next := 0
+	var places []int // in a, of the columns that both have, in b's order
+	for i := range b.Columns {
+		if j := in(a, b.Columns[i].Name); j >= 0 {
+			places = append(places, j)
+		}
+	}
+	inOrder := longestAscent(places)
 	for i := range b.Columns {
 		c := &b.Columns[i]
-		if in(a, c.Name) < 0 {
+		if j := in(a, c.Name); j < 0 {
 			out = append(out, Change{Kind: ColumnAdded, Column: c.Name, After: c.SQLType()})
-			continue
-		}
-		if kept[next] != c.Name {
+		} else if !inOrder[j] {
 			out = append(out, Change{Kind: ColumnMoved, Column: c.Name,
-				Before: fmt.Sprintf("position %d", in(a, c.Name)+1), After: fmt.Sprintf("position %d", i+1)})
+				Before: fmt.Sprintf("position %d", j+1), After: fmt.Sprintf("position %d", i+1)})
 		}
-		next++
 	}
-	if ka, kb := strings.Join(a.KeyColumns(), ", "), strings.Join(b.KeyColumns(), ", "); ka != kb {
-		out = append(out, Change{Kind: KeyChanged, Before: "(" + ka + ")", After: "(" + kb + ")"})
+	sameParts := slices.EqualFunc(a.PrimaryKey, b.PrimaryKey, func(p, q KeyPart) bool {
+		return a.Columns[p.Column].Name == b.Columns[q.Column].Name && p.Prefix == q.Prefix
+	})
+	if !sameParts {
+		out = append(out, Change{Kind: KeyChanged,
+			Before: "(" + strings.Join(a.KeyColumns(), ", ") + ")", After: "(" + strings.Join(b.KeyColumns(), ", ") + ")"})
+	}
+	return out
+}
+
+// longestAscent gives the members of a longest ascending subsequence: what need
+// not move to bring the numbers, which are all different, into order.
+func longestAscent(numbers []int) map[int]bool {
+	var ends []int          // ends[k]: index of the lowest end of an ascent of k+1
+	before := map[int]int{} // index of the one before in its ascent
+	for i, n := range numbers {
+		k, _ := slices.BinarySearchFunc(ends, n, func(e, n int) int { return numbers[e] - n })
+		if k > 0 {
+			before[i] = ends[k-1]
+		}
+		if k == len(ends) {
+			ends = append(ends, i)
+		} else {
+			ends[k] = i
+		}
+	}
+	out := map[int]bool{}
+	if len(ends) == 0 {
+		return out
+	}
+	for i, ok := ends[len(ends)-1], true; ok; i, ok = before[i] {
+		out[numbers[i]] = true
 	}
 	return out
 }
