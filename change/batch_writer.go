@@ -22,9 +22,11 @@ const headroom = 1024
 type BatchWriter struct {
 	buf       []byte
 	state     writerState
+	begun     int // where the last transaction starts in buf
 	continued int // where the open transaction's "continued" stands in buf
 	transacts int
 	rows      int
+	rowsBegun int // rows before the last transaction
 }
 
 type writerState uint8
@@ -62,6 +64,7 @@ func (w *BatchWriter) Open() bool { return w.state != betweenTransactions }
 // Begin starts a transaction, or, with continues, a later part of one.
 func (w *BatchWriter) Begin(gtid string, commitTime time.Time, serverID uint32, continues bool) {
 	w.expect(w.state == betweenTransactions, "Begin inside a transaction")
+	w.begun, w.rowsBegun = len(w.buf), w.rows
 	w.buf = append(w.buf, 2) // a block of one transaction
 	w.buf = appendString(w.buf, gtid)
 	w.buf = binary.AppendVarint(w.buf, micros(commitTime))
@@ -126,6 +129,26 @@ func (w *BatchWriter) End(continued bool) {
 	w.buf = append(w.buf, 0) // no more rows
 	w.buf[w.continued] = boolByte(continued)
 	w.state = betweenTransactions
+}
+
+// Drop takes back the open transaction, as if it had not begun.
+func (w *BatchWriter) Drop() {
+	w.expect(w.state != betweenTransactions, "Drop outside a transaction")
+	w.buf, w.rows, w.state = w.buf[:w.begun], w.rowsBegun, betweenTransactions
+	w.transacts--
+}
+
+// Split moves the open transaction into a writer of its own, which it returns,
+// and leaves those before it ready for Finish.
+func (w *BatchWriter) Split() *BatchWriter {
+	w.expect(w.state != betweenTransactions, "Split outside a transaction")
+	n := NewBatchWriter(len(w.buf))
+	n.begun = len(n.buf)
+	n.buf = append(n.buf, w.buf[w.begun:]...)
+	n.continued = n.begun + w.continued - w.begun
+	n.state, n.transacts, n.rows = w.state, 1, w.rows-w.rowsBegun
+	w.Drop()
+	return n
 }
 
 // Finish gives the batch's payload, which the caller owns, and makes the writer
