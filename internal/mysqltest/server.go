@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/twinspan/twinspan/internal/child"
 	"github.com/twinspan/twinspan/internal/server"
 )
 
@@ -36,7 +37,7 @@ type Server struct {
 
 	mu      sync.Mutex
 	options Options
-	proc    *process // nil when stopped on purpose
+	proc    *child.Process // nil when stopped on purpose
 	db      *sql.DB
 	closed  bool
 }
@@ -119,19 +120,19 @@ func (s *Server) start(ctx context.Context) error {
 	}
 	defer func() { _ = out.Close() }() // the child has its own descriptor
 	c.Stdout, c.Stderr, c.Dir = out, out, s.Dir
-	p, err := spawn(c, s.options.Detach)
+	p, err := child.Start(c, s.options.Detach)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", s.Flavor, err)
 	}
 	if err := awaitReady(ctx, p, s.Address, s.errorLog()); err != nil {
-		return errors.Join(fmt.Errorf("start %s on %s: %w", s.Flavor, s.Address, err), p.kill())
+		return errors.Join(fmt.Errorf("start %s on %s: %w", s.Flavor, s.Address, err), p.Kill())
 	}
 	s.proc = p
 	return nil
 }
 
 // awaitReady returns when the server at address answers a query.
-func awaitReady(ctx context.Context, p *process, address, errorLog string) error {
+func awaitReady(ctx context.Context, p *child.Process, address, errorLog string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	db, err := server.Open(server.Endpoint{Address: address, User: "root"}, server.Options{DialTimeout: 5 * time.Second})
@@ -144,8 +145,8 @@ func awaitReady(ctx context.Context, p *process, address, errorLog string) error
 			return nil
 		}
 		select {
-		case <-p.done:
-			return fmt.Errorf("the server ended (%v)\n%s", p.err, tail(errorLog, 30))
+		case <-p.Done():
+			return fmt.Errorf("the server ended (%v)\n%s", p.Err(), tail(errorLog, 30))
 		case <-ctx.Done():
 			return fmt.Errorf("no answer: %w (%v)\n%s", ctx.Err(), err, tail(errorLog, 30))
 		case <-time.After(20 * time.Millisecond):
@@ -177,10 +178,10 @@ func (s *Server) DB() *sql.DB {
 func (s *Server) PID() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.proc == nil || !s.proc.running() {
+	if s.proc == nil || !s.proc.Running() {
 		return 0
 	}
-	return s.proc.pid
+	return s.proc.PID
 }
 
 // Stop ends the server cleanly. Stopping a stopped server does nothing.
@@ -190,11 +191,11 @@ func (s *Server) Stop() error {
 	if s.proc == nil {
 		return nil
 	}
-	if s.proc.running() {
+	if s.proc.Running() {
 		// A frozen server would never see SIGTERM.
-		_ = s.proc.signal(syscall.SIGCONT)
+		_ = s.proc.Signal(syscall.SIGCONT)
 	}
-	err := s.proc.terminate(stopTimeout)
+	err := s.proc.Terminate(stopTimeout)
 	s.proc = nil
 	return err
 }
@@ -206,7 +207,7 @@ func (s *Server) Kill() error {
 	if s.proc == nil {
 		return nil
 	}
-	err := s.proc.kill()
+	err := s.proc.Kill()
 	s.proc = nil
 	return err
 }
@@ -241,7 +242,7 @@ func (s *Server) send(sig syscall.Signal) error {
 	if s.proc == nil {
 		return fmt.Errorf("%s on %s is not running", s.Flavor, s.Address)
 	}
-	return s.proc.signal(sig)
+	return s.proc.Signal(sig)
 }
 
 // Close ends the server at once and removes its folder, if it is a scratch one.
@@ -257,7 +258,7 @@ func (s *Server) Close() error {
 		errs = append(errs, s.db.Close())
 	}
 	if s.proc != nil {
-		errs = append(errs, s.proc.kill())
+		errs = append(errs, s.proc.Kill())
 		s.proc = nil
 	}
 	if s.ownDir && s.Dir != "" {

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/twinspan/twinspan/internal/child"
 )
 
 // templateVersion changes when the way a template is made changes.
@@ -81,17 +83,17 @@ func run(ctx context.Context, in installation, stdin []byte, errorLog string, ar
 	c := in.command(in.daemon(), args...)
 	var out bytes.Buffer
 	c.Stdin, c.Stdout, c.Stderr = bytes.NewReader(stdin), &out, &out
-	p, err := spawn(c, false)
+	p, err := child.Start(c, false)
 	if err != nil {
 		return err
 	}
 	select {
-	case <-p.done:
+	case <-p.Done():
 	case <-ctx.Done():
-		return errors.Join(ctx.Err(), p.kill())
+		return errors.Join(ctx.Err(), p.Kill())
 	}
-	if p.err != nil {
-		return fmt.Errorf("%s: %w\n%s%s", in.daemon(), p.err, tail(errorLog, 30), lastLines(out.String(), 30))
+	if p.Err() != nil {
+		return fmt.Errorf("%s: %w\n%s%s", in.daemon(), p.Err(), tail(errorLog, 30), lastLines(out.String(), 30))
 	}
 	return nil
 }
@@ -129,14 +131,14 @@ func initialiseMySQL(ctx context.Context, in installation, work string, initArgs
 		"--innodb-redo-log-capacity="+templateRedo, "--innodb-flush-method=nosync", "--innodb-use-native-aio=OFF",
 		"--performance-schema=OFF", "--pid-file="+filepath.Join(work, "pid"))
 	c := in.command(in.daemon(), append(args, initArgs...)...)
-	p, err := spawn(c, false)
+	p, err := child.Start(c, false)
 	if err != nil {
 		return err
 	}
 	if err := awaitReady(ctx, p, socket, errorLog); err != nil {
-		return errors.Join(err, p.kill())
+		return errors.Join(err, p.Kill())
 	}
-	if err := p.terminate(time.Minute); err != nil {
+	if err := p.Terminate(time.Minute); err != nil {
 		return err
 	}
 	// A copy gets a server UUID of its own.
