@@ -146,9 +146,9 @@ func awaitReady(ctx context.Context, p *child.Process, address, errorLog string)
 		}
 		select {
 		case <-p.Done():
-			return fmt.Errorf("the server ended (%v)\n%s", p.Err(), tail(errorLog, 30))
+			return fmt.Errorf("the server ended (%w)\n%s", p.Err(), tail(errorLog, 30))
 		case <-ctx.Done():
-			return fmt.Errorf("no answer: %w (%v)\n%s", ctx.Err(), err, tail(errorLog, 30))
+			return fmt.Errorf("no answer: %w (%w)\n%s", ctx.Err(), err, tail(errorLog, 30))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

@@ -210,7 +210,7 @@ func (w *Workload) definitions(ctx context.Context) error {
 			}
 			c, err := w.connect(ctx, r, true)
 			if err != nil {
-				return nil // only when the context ended
+				return unlessDone(ctx, err)
 			}
 			w.cfg.Log.Debug().Str("scenario", s.name).Msg("definitions")
 			err = w.settle(w.play(ctx, c, s))
@@ -218,8 +218,8 @@ func (w *Workload) definitions(ctx context.Context) error {
 			if err != nil && ctx.Err() == nil {
 				w.reconnects.Add(1)
 			}
-			if sleep(ctx, w.cfg.DDLEvery) != nil {
-				return nil
+			if err := sleep(ctx, w.cfg.DDLEvery); err != nil {
+				return unlessDone(ctx, err)
 			}
 		}
 	}

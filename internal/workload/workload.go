@@ -209,7 +209,7 @@ func (w *Workload) client(ctx context.Context, actor uint64) error {
 		if c == nil {
 			var err error
 			if c, err = w.connect(ctx, r, false); err != nil {
-				return nil // only when the context ended
+				return unlessDone(ctx, err)
 			}
 		}
 		if err := w.settle(c.transaction(ctx, w)); err != nil {
@@ -225,8 +225,8 @@ func (w *Workload) client(ctx context.Context, actor uint64) error {
 			if late := time.Since(next); late > time.Second {
 				next = time.Now()
 			}
-			if sleep(ctx, time.Until(next)) != nil {
-				return nil
+			if err := sleep(ctx, time.Until(next)); err != nil {
+				return unlessDone(ctx, err)
 			}
 		}
 	}
@@ -284,6 +284,14 @@ func goesAway(err error) bool {
 		return true
 	}
 	return false
+}
+
+// unlessDone: the end of the context is how a run is meant to end.
+func unlessDone(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
