@@ -75,14 +75,22 @@ type Conflict struct {
 	// HolderIdentity is the holder's identity, for people; empty when the
 	// table has none.
 	HolderIdentity string
+	Err            error // the server's duplicate key error
 }
 
 func (e *Conflict) Error() string {
-	return fmt.Sprintf("%s of %s: %v on %s, held by row%s", e.Row.Op, e.Table, ErrConflict, e.Key, e.HolderIdentity)
+	s := fmt.Sprintf("%s of %s: %v", e.Row.Op, e.Table, ErrConflict)
+	if e.Key != "" {
+		s += " on " + server.QuoteName(e.Key)
+	}
+	if e.Holder != nil {
+		s += ", held by another row" + e.HolderIdentity
+	}
+	return fmt.Sprintf("%s: %v", s, e.Err)
 }
 
-// Unwrap is ErrConflict.
-func (e *Conflict) Unwrap() error { return ErrConflict }
+// Unwrap gives ErrConflict and the server's error.
+func (e *Conflict) Unwrap() []error { return []error{ErrConflict, e.Err} }
 
 // Incompatible says why source and target table do not fit.
 type Incompatible struct {

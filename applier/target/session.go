@@ -3,6 +3,7 @@ package target
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"fmt"
 	"strconv"
 	"strings"
@@ -20,6 +21,9 @@ func Open(e server.Endpoint) (*sql.DB, error) {
 // short or replaced silently. Zero and invalid dates pass, since the source
 // held them. No mode that changes how literals are read.
 const dmlMode = "NO_AUTO_VALUE_ON_ZERO,STRICT_ALL_TABLES,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION"
+
+// lenientMode is dmlMode without strictness.
+const lenientMode = "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION"
 
 // setting is a session variable and the value it must have.
 type setting struct {
@@ -128,7 +132,7 @@ func prepareSession(ctx context.Context, q server.Querier, settings []setting) e
 func Discard(conn *sql.Conn) {
 	// The first error only says that the connection is to be dropped, and
 	// Close then has nothing left to fail on.
-	_ = conn.Raw(func(any) error { return errDrop })
+	_ = conn.Raw(func(any) error { return driver.ErrBadConn })
 	_ = conn.Close()
 }
 

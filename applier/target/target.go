@@ -11,7 +11,7 @@ import (
 	"context"
 	"database/sql"
 
-	"github.com/twinspan/twinspan/change"
+	"github.com/twinspan/twinspan/internal/server"
 	"github.com/twinspan/twinspan/schema"
 )
 
@@ -60,13 +60,16 @@ type Table struct {
 	Children []schema.Name
 	Engine   string
 	Triggers []string // names, sorted
+	Sequence bool     // a MariaDB SEQUENCE: one row, which INSERT replaces
 
+	server  server.Info
 	columns []column // what the catalogue says beyond schema.Column
 }
 
 // column is what only the target's catalogue tells of a column.
 type column struct {
 	dataType string // information_schema's DATA_TYPE, lower case
+	scale    int    // digits after the point, also of FLOAT(M,D); -1: none
 	fill     bool   // may be left out of an INSERT: default, nullable, auto_increment
 	auto     bool   // AUTO_INCREMENT
 	versions bool   // MariaDB system versioning's row_start or row_end
@@ -76,7 +79,8 @@ type column struct {
 // was not as the log expects it, which is explained by a replay or is a double
 // write.
 type Outcome struct {
-	Inserted, Updated, Deleted int // row changes by operation, after merging away nothing: their sum is len(rows)
+	// Row changes by operation; their sum is the number of rows given.
+	Inserted, Updated, Deleted int
 	Statements                 int // SQL statements sent
 	// InsertFound: INSERTs whose own row was there already and became the
 	// image. UpdateMissing: UPDATEs whose row was not there and was inserted.
@@ -100,10 +104,4 @@ func (o *Outcome) Add(p Outcome) {
 // Doubt says that the target was not as the log expects it.
 func (o Outcome) Doubt() bool {
 	return o.InsertFound != 0 || o.UpdateMissing != 0 || o.DeleteMissing != 0
-}
-
-// rowsAt is a run of rows with where each stands in the caller's slice.
-type rowsAt struct {
-	rows  []change.Row
-	first int
 }
