@@ -288,10 +288,10 @@ func goesAway(err error) bool {
 
 // unlessDone: the end of the context is how a run is meant to end.
 func unlessDone(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
