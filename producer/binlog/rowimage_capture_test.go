@@ -8,6 +8,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +26,7 @@ type rowsEvent struct {
 	body  []byte
 	table *replication.TableMapEvent
 	rows  [][]any
+	event *replication.RowsEvent // go-mysql's own, decoded
 }
 
 // capture runs statements in a schema and returns the row events they wrote.
@@ -51,13 +53,13 @@ func capture(t testing.TB, s *mysqltest.Server, db string, statements ...string)
 	if err != nil {
 		t.Fatal(err)
 	}
-	bodies := map[*replication.RowsEvent][]byte{}
+	var bodies sync.Map // of *replication.RowsEvent to []byte: the syncer parses ahead
 	syncer := replication.NewBinlogSyncer(replication.BinlogSyncerConfig{
 		ServerID: 4_000_000_000 + uint32(time.Now().UnixNano()%1_000_000), Flavor: flavor, Host: host, Port: uint16(p), User: "root",
 		VerifyChecksum: true, TimestampStringLocation: time.UTC, RenderJSONAsMySQLText: true,
 		DisableRetrySync: true, Logger: slog.New(slog.DiscardHandler),
 		RowsEventDecodeFunc: func(e *replication.RowsEvent, body []byte) error {
-			bodies[e] = append([]byte(nil), body...)
+			bodies.Store(e, append([]byte(nil), body...))
 			at, err := e.DecodeHeader(body)
 			if err != nil {
 				return err
@@ -76,7 +78,8 @@ func capture(t testing.TB, s *mysqltest.Server, db string, statements ...string)
 	var out []rowsEvent
 	take := func(e *replication.BinlogEvent) {
 		if re, ok := e.Event.(*replication.RowsEvent); ok && string(re.Table.Schema) == db {
-			out = append(out, rowsEvent{typ: e.Header.EventType, body: bodies[re], table: re.Table, rows: re.Rows})
+			body, _ := bodies.Load(re)
+			out = append(out, rowsEvent{typ: e.Header.EventType, body: body.([]byte), table: re.Table, rows: re.Rows, event: re})
 		}
 	}
 	for {
