@@ -1,0 +1,300 @@
+// Package applier writes the changes of a stream to a target server: in
+// parallel lanes, each with a connection of its own, ordered by causality (see
+// package causality), each storing its place in the log in the very transaction
+// that applies its rows.
+package applier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/twinspan/twinspan/applier/causality"
+	"github.com/twinspan/twinspan/change"
+	"github.com/twinspan/twinspan/internal/server"
+	"github.com/twinspan/twinspan/log"
+	"github.com/twinspan/twinspan/schema"
+)
+
+// Config of an Applier. Zero fields take the default in brackets.
+type Config struct {
+	Stream string
+	Target server.Endpoint
+	Lanes  int // [8]
+	// A lane commits when it has BatchRows [500] or BatchBytes [1 MiB], or
+	// when nothing more came for BatchDelay [0: at once].
+	BatchRows  int
+	BatchBytes int64
+	BatchDelay time.Duration
+	// WindowBytes [64 MiB] bounds what is decoded and not yet durable, in
+	// bytes of memory. One transaction part may go beyond it.
+	WindowBytes int64
+	// ProgressInterval [1 s] is how often the floor is stored.
+	ProgressInterval time.Duration
+	// Lease [30 s]: an owner that is frozen for longer loses its connections,
+	// by the target's own clock, and with them the stream.
+	Lease time.Duration
+	// Owner [host and process id] is shown to people.
+	Owner string
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Stream == "" {
+		return c, errors.New("applier: no stream")
+	}
+	if len(c.Stream) > 190 {
+		return c, fmt.Errorf("applier: stream name of %d bytes: at most 190", len(c.Stream))
+	}
+	set := func(p *int64, d int64) {
+		if *p <= 0 {
+			*p = d
+		}
+	}
+	if c.Lanes <= 0 {
+		c.Lanes = 8
+	}
+	if c.Lanes > 1024 {
+		return c, fmt.Errorf("applier: %d lanes: at most 1024", c.Lanes)
+	}
+	if c.BatchRows <= 0 {
+		c.BatchRows = 500
+	}
+	set(&c.BatchBytes, 1<<20)
+	set(&c.WindowBytes, 64<<20)
+	set((*int64)(&c.ProgressInterval), int64(time.Second))
+	set((*int64)(&c.Lease), int64(30*time.Second))
+	if c.Owner == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			host = "?"
+		}
+		c.Owner = fmt.Sprintf("%s:%d", host, os.Getpid())
+	}
+	return c, nil
+}
+
+// Applier is one stream's way into one target. Run works until its context
+// ends; Apply feeds it, from one goroutine, in log order.
+type Applier struct {
+	cfg     Config
+	backend backend
+	log     zerolog.Logger
+
+	ready chan struct{} // closed by Run when the stored places are known
+	ended chan struct{} // closed by Run when it returns
+
+	// Of the feeding goroutine, after ready.
+	routes  map[*schema.Table]*route
+	digests map[schema.Name]uint64
+	scratch []uint64
+	replay  change.Place // stored places reach up to here: lanes may stand apart below
+	relaned bool         // the number of lanes is as configured
+	inside  bool         // a transaction's first part was fed, its end was not
+
+	epoch uint64       // set before ready, then constant
+	floor change.Place // stored when Run began, then constant
+
+	mu    sync.Mutex // guards all below; held for short, never over I/O
+	sched *causality.Schedule[work]
+	lanes []*laneState
+	room  *sync.Cond // the feeder waits here for the window, or for a drain
+	drain bool       // the feeder waits for everything: lanes don't linger
+	ends  []end      // transaction ends above the floor, in order
+	open  time.Time  // commit time of the transaction that is being fed; zero: none
+	state status
+	group *laneGroup
+	// closing: Run is on its way out.
+	closing bool
+
+	save sync.Mutex // one saver of progress at a time; guards track
+	trk  track
+}
+
+// end is the end of a transaction that was dispatched.
+type end struct {
+	seq    int64
+	place  change.Place
+	gtid   string
+	held   string // the log's GTID set as of here; empty: not known
+	commit time.Time
+}
+
+// New makes an applier. It does not connect.
+func New(cfg Config, logger zerolog.Logger) (*Applier, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	b, err := newSQLBackend(cfg, logger)
+	if err != nil {
+		return nil, err
+	}
+	return newApplier(cfg, b, logger), nil
+}
+
+func newApplier(cfg Config, b backend, logger zerolog.Logger) *Applier {
+	a := &Applier{
+		cfg: cfg, backend: b, log: logger.With().Str("stream", cfg.Stream).Logger(),
+		ready: make(chan struct{}), ended: make(chan struct{}),
+		routes: map[*schema.Table]*route{},
+	}
+	a.room = sync.NewCond(&a.mu)
+	return a
+}
+
+// Run takes the stream over, applies what Apply feeds, and returns when ctx ends
+// (nil), or with ErrFenced when another applier took over. It is called once.
+// While the target is away or something is wrong there, it tries for ever; see
+// Status.
+func (a *Applier) Run(ctx context.Context) (err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer close(a.ended)
+	defer func() { err = errors.Join(err, a.backend.close()) }()
+
+	stop := context.AfterFunc(ctx, a.wakeAll)
+	defer stop()
+	if err := a.takeOver(ctx, cancel); err != nil {
+		return ended(ctx, err)
+	}
+	close(a.ready)
+
+	var wg sync.WaitGroup
+	for _, f := range []func(context.Context) error{
+		func(ctx context.Context) error { return a.backend.hold(ctx, a.epoch) },
+		a.saveRegularly,
+	} {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			if err := f(ctx); err != nil {
+				cancel(err)
+			}
+		}()
+	}
+	<-ctx.Done()
+	a.mu.Lock()
+	a.closing = true // no lanes are started from here on
+	group := a.group
+	a.room.Broadcast()
+	a.mu.Unlock()
+	group.stop()
+	wg.Wait()
+	return ended(ctx, nil)
+}
+
+// ended is what a Run that was cancelled has to say.
+func ended(ctx context.Context, err error) error {
+	cause := context.Cause(ctx)
+	switch {
+	case errors.Is(cause, ErrFenced):
+		return cause
+	case cause == nil:
+		return err
+	case errors.Is(cause, context.Canceled), errors.Is(cause, context.DeadlineExceeded):
+		return nil
+	}
+	return cause
+}
+
+// takeOver claims the stream and sets up the lanes as they were left.
+func (a *Applier) takeOver(ctx context.Context, fail context.CancelCauseFunc) error {
+	var c claimed
+	err := a.untilDone(ctx, change.Place{}, "take the stream over", func(ctx context.Context) (err error) {
+		if c, err = a.backend.claim(ctx); err != nil {
+			return err
+		}
+		apart := false
+		for _, p := range c.lanes {
+			apart = apart || p.Compare(c.progress.place) > 0
+		}
+		if apart && c.routing != causality.RoutingVersion {
+			return fmt.Errorf("%w: version %d, this is %d", errRouting, c.routing, causality.RoutingVersion)
+		}
+		if !apart && (len(c.lanes) != a.cfg.Lanes || c.routing != causality.RoutingVersion) {
+			if err := a.backend.relane(ctx, c.epoch, a.cfg.Lanes, c.progress.place); err != nil {
+				return err
+			}
+			c.lanes = slices.Repeat([]change.Place{c.progress.place}, a.cfg.Lanes)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	a.epoch, a.floor, a.digests = c.epoch, c.progress.place, c.digests
+	a.relaned = len(c.lanes) == a.cfg.Lanes
+	a.replay = a.floor
+	for _, p := range c.lanes {
+		if p.Compare(a.replay) > 0 {
+			a.replay = p
+		}
+	}
+	if err := a.trk.load(c.progress); err != nil {
+		return fmt.Errorf("stored progress of stream %s: %w", a.cfg.Stream, err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.setLanes(c.lanes, a.floor)
+	a.startLanes(ctx, fail, c.lanes)
+	a.log.Info().Uint64("epoch", c.epoch).Int("lanes", len(c.lanes)).
+		Int64("floor", int64(a.floor.Offset)).Int64("replay_to", int64(a.replay.Offset)).Msg("applier owns the stream")
+	return nil
+}
+
+// setLanes makes a fresh schedule; mu is held.
+func (a *Applier) setLanes(places []change.Place, floor change.Place) {
+	a.sched = causality.New[work](places)
+	a.sched.Raise(floor)
+	a.lanes = make([]*laneState, len(places))
+	for i := range a.lanes {
+		a.lanes[i] = &laneState{wake: sync.NewCond(&a.mu), blockedBy: -1}
+	}
+}
+
+// Resume is the first offset to feed. It waits until Run has taken the stream
+// over. Entries before it are durable in full; what is durable of those from it
+// on is skipped by Apply.
+func (a *Applier) Resume(ctx context.Context) (log.Offset, error) {
+	if err := a.await(ctx); err != nil {
+		return 0, err
+	}
+	return max(a.floor.Offset, 0), nil
+}
+
+// await returns once Run has taken over.
+func (a *Applier) await(ctx context.Context) error {
+	select {
+	case <-a.ready:
+		return nil
+	case <-a.ended:
+		return fmt.Errorf("applier of stream %s: %w", a.cfg.Stream, log.ErrClosed)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Durable is the place up to which everything fed is durable and recorded so on
+// the target, with the GTID set applied there. It is behind Resume's place
+// never, and moves on about every ProgressInterval.
+func (a *Applier) Durable() (change.Place, string) {
+	a.save.Lock()
+	defer a.save.Unlock()
+	return a.trk.stored.place, a.trk.stored.gtidSet
+}
+
+// wakeAll makes every waiter look again: the context ended.
+func (a *Applier) wakeAll() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.room.Broadcast()
+	for _, l := range a.lanes {
+		l.wake.Broadcast()
+	}
+}

@@ -1,0 +1,93 @@
+package applier
+
+import (
+	"context"
+	"time"
+
+	"github.com/twinspan/twinspan/applier/causality"
+	"github.com/twinspan/twinspan/applier/target"
+	"github.com/twinspan/twinspan/change"
+	"github.com/twinspan/twinspan/schema"
+)
+
+// backend is the target as the applier's own logic sees it. There is one, for
+// servers; the tests have another that fails in every way on demand.
+type backend interface {
+	// claim takes the stream over: it raises the epoch, so that no earlier
+	// owner's transaction can commit any more, and answers with what is stored.
+	// It waits for transactions of an earlier owner that are still open.
+	claim(ctx context.Context) (claimed, error)
+	// relane replaces the lanes, all standing at p.
+	relane(ctx context.Context, epoch uint64, lanes int, p change.Place) error
+	// lane opens the connection of a lane.
+	lane(ctx context.Context, epoch uint64, index int) (laneSession, error)
+	// saveProgress stores the floor. Fails with ErrFenced.
+	saveProgress(ctx context.Context, epoch uint64, p progress) error
+	// saveDigest stores the way a table's rows find their lane. Fails with ErrFenced.
+	saveDigest(ctx context.Context, epoch uint64, n schema.Name, digest uint64) error
+	// route looks a table up on the target.
+	route(ctx context.Context, source *schema.Table) (*route, error)
+	// forget drops what is known of the target's tables.
+	forget()
+	// ddl replays a statement, once, however often it is called.
+	ddl(ctx context.Context, epoch uint64, p change.Place, d *change.DDL) error
+	// hold keeps the ownership alive until ctx ends or it is lost (ErrFenced).
+	hold(ctx context.Context, epoch uint64) error
+	close() error
+}
+
+// laneSession is one lane's connection. One goroutine uses it.
+type laneSession interface {
+	// place reads the lane's stored place. It waits for a transaction of an
+	// earlier session that has written it and is not over. Fails with ErrFenced.
+	place(ctx context.Context) (change.Place, error)
+	// write applies the runs in order and moves the lane's place from one to
+	// the other, in one transaction. After an error nothing of it is applied,
+	// or all of it is: place tells.
+	write(ctx context.Context, from, to change.Place, runs []run) (target.Outcome, error)
+	// reset makes the session usable after an error, or says that it is not.
+	reset(ctx context.Context, err error) bool
+	close()
+}
+
+// run is consecutive work on one table.
+type run struct {
+	route *route
+	rows  []change.Row
+}
+
+// claimed is what a new owner finds.
+type claimed struct {
+	epoch    uint64
+	lanes    []change.Place // as stored; its length is the stored number of lanes
+	routing  int            // the rules they were filled by
+	progress progress
+	digests  map[schema.Name]uint64
+}
+
+// progress is the floor: every change at or before place is durable.
+type progress struct {
+	place   change.Place
+	gtidSet string
+	// newest is the source's commit time of the newest transaction below the
+	// floor; zero: none yet.
+	newest time.Time
+	// pending is the commit time of the oldest transaction that was read and
+	// is not below the floor; zero: there is none.
+	pending time.Time
+}
+
+// route is how rows of one source table version get to the target.
+type route struct {
+	source  *schema.Table
+	routing *causality.Routing
+	plan    *target.Plan
+	// free: the order of the table's rows among other tables' does not matter.
+	free bool
+}
+
+// work is what a lane gets for one row.
+type work struct {
+	route *route
+	row   change.Row
+}

@@ -1,0 +1,226 @@
+package causality
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/twinspan/twinspan/applier/target"
+	"github.com/twinspan/twinspan/change"
+	"github.com/twinspan/twinspan/internal/server"
+	"github.com/twinspan/twinspan/schema"
+)
+
+// RoutingVersion names the way rows are hashed onto lanes. Positions of lanes
+// that stand apart are only worth anything to code that routes the same way:
+// it changes whenever Keys would answer differently for the same row.
+const RoutingVersion = 1
+
+// ErrValue: a value has not the kind that its column's type gives it.
+var ErrValue = errors.New("value does not fit its column")
+
+// Routing says how the changes of one table find their lane, and which keys
+// they touch. It belongs to one source version and one target table, is
+// immutable, and safe for concurrent use.
+type Routing struct {
+	name     schema.Name
+	serial   string // why the whole table goes to one lane; "" when it does not
+	home     uint64 // the lane hash of a serial table
+	keys     []key
+	identity int // index into keys
+	digest   uint64
+}
+
+type key struct {
+	seed  uint64 // table and index
+	parts []part
+}
+
+// part is one column of a key.
+type part struct {
+	column int // into the source's columns
+	name   string
+	form   form
+}
+
+// form appends the canonical bytes of a value that is not NULL: two values that
+// the target calls equal have the same.
+type form func(dst []byte, v change.Value) ([]byte, error)
+
+// NewRouting reads a table's keys off the target's catalogue, for that is where
+// two rows can get in each other's way. The component is the representative of
+// the table's foreign-key component, hasComponent false when it has none.
+//
+// Only the target's equality counts. Two changes of one source row carry the
+// same bytes (the after image of one is the before image of the next), so their
+// keys agree under any collation.
+func NewRouting(flavor server.Flavor, source *schema.Table, t *target.Table, component schema.Name, hasComponent bool) *Routing {
+	r := &Routing{name: t.Name, identity: t.Identity, home: tableHash(t.Name)}
+	switch {
+	case hasComponent:
+		r.serial, r.home = "foreign keys", tableHash(component)
+	case t.Identity < 0:
+		r.serial = "no usable key"
+	default:
+		for i, k := range t.Keys {
+			ck, why := newKey(flavor, source, t, k, i)
+			if why != "" {
+				r.serial = fmt.Sprintf("key %s: %s", k.Name, why)
+				break
+			}
+			r.keys = append(r.keys, ck)
+		}
+	}
+	if r.serial != "" {
+		r.keys, r.identity = nil, -1
+	}
+	r.digest = r.sum(source, t)
+	return r
+}
+
+func tableHash(n schema.Name) uint64 {
+	return xxhash.Sum64String(strconv.Itoa(len(n.Schema)) + ":" + n.Schema + "." + n.Table)
+}
+
+func newKey(flavor server.Flavor, source *schema.Table, t *target.Table, k target.Key, index int) (key, string) {
+	if k.Functional {
+		return key{}, "a part has no column"
+	}
+	if len(k.Parts) == 0 {
+		return key{}, "no columns"
+	}
+	ck := key{seed: tableHash(t.Name) ^ xxhash.Sum64String("key:"+strconv.Itoa(index))}
+	for _, p := range k.Parts {
+		tc := &t.Columns[p.Column]
+		at := columnOf(source, tc.Name)
+		if at < 0 {
+			return key{}, fmt.Sprintf("column %s is not in the source", tc.Name)
+		}
+		f, why := formOf(flavor, &source.Columns[at], tc, p.Prefix)
+		if why != "" {
+			return key{}, fmt.Sprintf("column %s: %s", tc.Name, why)
+		}
+		ck.parts = append(ck.parts, part{column: at, name: tc.Name, form: f})
+	}
+	return ck, ""
+}
+
+// columnOf finds a column as the server compares column names.
+func columnOf(t *schema.Table, name string) int {
+	for i := range t.Columns {
+		if t.Columns[i].Name == name {
+			return i
+		}
+	}
+	for i := range t.Columns {
+		if strings.EqualFold(t.Columns[i].Name, name) {
+			return i
+		}
+	}
+	return -1
+}
+
+// sum is what the digest covers: all that decides which lane a row goes to. The
+// other keys decide waits only, and no wait outlives the process.
+func (r *Routing) sum(source *schema.Table, t *target.Table) uint64 {
+	b := binary.BigEndian.AppendUint64(nil, r.home)
+	if r.serial != "" {
+		return xxhash.Sum64(append(b, "serial"...))
+	}
+	k := t.Keys[t.Identity]
+	b = binary.AppendUvarint(b, uint64(t.Identity))
+	for _, p := range k.Parts {
+		tc := &t.Columns[p.Column]
+		sc := &source.Columns[columnOf(source, tc.Name)]
+		b = fmt.Appendf(b, "|%q %d %d %d %q %d", strings.ToLower(tc.Name), p.Prefix, tc.Type, sc.Type, tc.Collation, tc.Scale)
+	}
+	return xxhash.Sum64(b)
+}
+
+// Name is the table's.
+func (r *Routing) Name() schema.Name { return r.name }
+
+// Serial says why all changes of the table share one lane; empty: they don't.
+func (r *Routing) Serial() string { return r.serial }
+
+// Digest stands for the way from a row to its lane.
+func (r *Routing) Digest() uint64 { return r.digest }
+
+// Footprint is what the schedule needs to know of one row change.
+type Footprint struct {
+	Home uint64 // decides the lane
+	// Touches are the keys of the before and the after image, without
+	// repetition; nil for a serial table, whose lane alone keeps the order.
+	Touches []uint64
+}
+
+// Footprint computes the keys that a row change touches. The touches are
+// appended to scratch, which may be nil. Error: ErrValue.
+func (r *Routing) Footprint(scratch []uint64, row *change.Row) (Footprint, error) {
+	if r.serial != "" {
+		return Footprint{Home: r.home}, nil
+	}
+	f := Footprint{Touches: scratch}
+	var buf [128]byte
+	haveHome := false
+	for _, image := range [2][]change.Value{row.Before, row.After} {
+		if image == nil {
+			continue
+		}
+		for i := range r.keys {
+			h, ok, err := r.keys[i].hash(buf[:0], image)
+			if err != nil {
+				return Footprint{}, fmt.Errorf("%s of %s: %w", row.Op, r.name, err)
+			}
+			if i == r.identity && !haveHome {
+				if !ok {
+					return Footprint{}, fmt.Errorf("%s of %s: the row's identity is NULL: %w", row.Op, r.name, ErrValue)
+				}
+				f.Home, haveHome = h, true
+			}
+			if ok {
+				f.Touches = appendNew(f.Touches, len(scratch), h)
+			}
+		}
+	}
+	if !haveHome {
+		return Footprint{}, fmt.Errorf("%s of %s: no image: %w", row.Op, r.name, ErrValue)
+	}
+	return f, nil
+}
+
+func appendNew(s []uint64, from int, h uint64) []uint64 {
+	for _, x := range s[from:] {
+		if x == h {
+			return s
+		}
+	}
+	return append(s, h)
+}
+
+// hash is false for a key with a NULL: it conflicts with nothing.
+func (k *key) hash(buf []byte, image []change.Value) (uint64, bool, error) {
+	b := binary.BigEndian.AppendUint64(buf, k.seed)
+	for i := range k.parts {
+		p := &k.parts[i]
+		if p.column >= len(image) {
+			return 0, false, fmt.Errorf("column %s: image of %d values: %w", p.name, len(image), ErrValue)
+		}
+		v := image[p.column]
+		if v.IsNull() {
+			return 0, false, nil
+		}
+		// Parts can't run into each other: each is followed by its length.
+		start := len(b)
+		var err error
+		if b, err = p.form(b, v); err != nil {
+			return 0, false, fmt.Errorf("column %s: %w", p.name, err)
+		}
+		b = binary.BigEndian.AppendUint32(b, uint32(len(b)-start))
+	}
+	return xxhash.Sum64(b), true, nil
+}

@@ -1,0 +1,294 @@
+// Package causality decides which lane applies a change and what it has to wait
+// for, so that lanes working in parallel leave the target as if every change
+// had been applied in log order. It has no goroutines, no clock and no I/O: the
+// applier drives it under one lock, and the tests in every hostile order.
+package causality
+
+import (
+	"math"
+
+	"github.com/twinspan/twinspan/change"
+)
+
+// Start is the place before the first change of a log.
+var Start = change.Place{Offset: -1}
+
+// Item is one dispatched row change.
+type Item[T any] struct {
+	Place change.Place
+	Work  T // what the lane needs to apply it
+
+	seq   int64
+	cost  int64
+	waits []wait
+}
+
+// wait: the item may not be applied before the lane is durable up to seq.
+type wait struct {
+	lane int
+	seq  int64
+}
+
+// touch is the newest change of a key.
+type touch struct {
+	lane int
+	seq  int64
+}
+
+// Schedule is the state of all lanes: what they have to do, what they are
+// doing, what is durable. A sequence number counts everything that was
+// dispatched, from 1, and means nothing outside this Schedule.
+//
+// Its invariants:
+//   - a lane applies its items in log order;
+//   - two changes that touch one key are in one lane, or the later one waits
+//     until the earlier one is durable;
+//   - waits point backwards in the log, to items that are in a lane already, so
+//     the oldest undurable change of all never waits, and there is no deadlock;
+//   - a change at or below its lane's stored place is never applied again.
+type Schedule[T any] struct {
+	lanes []lane[T]
+	last  map[uint64]touch // the newest undurable change by key
+	sweep int              // clean last when it has grown to this
+	seq   int64            // of the newest thing dispatched
+	marks marks
+
+	// Faults are seeded bugs for tests that must catch them.
+	faults Faults
+}
+
+// Faults turn rules off. Only tests set them.
+type Faults struct {
+	NoWaits bool // naive hashing: lanes never wait for each other
+	NoSkip  bool // changes below a lane's stored place are applied again
+}
+
+type lane[T any] struct {
+	start   change.Place // stored: changes up to here are durable
+	queue   []Item[T]    // dispatched, not taken
+	taken   []Item[T]    // being applied
+	durable int64        // every item of the lane up to this seq is durable
+}
+
+// New makes a schedule for lanes whose durable places were read from the
+// target, one per lane.
+func New[T any](start []change.Place) *Schedule[T] {
+	s := &Schedule[T]{lanes: make([]lane[T], len(start)), last: map[uint64]touch{}, sweep: minSweep}
+	for i, p := range start {
+		s.lanes[i].start = p
+	}
+	return s
+}
+
+const minSweep = 1 << 14
+
+// SetFaults is for tests.
+func (s *Schedule[T]) SetFaults(f Faults) { s.faults = f }
+
+// Lanes is how many there are.
+func (s *Schedule[T]) Lanes() int { return len(s.lanes) }
+
+// Lane is where a footprint belongs.
+func (s *Schedule[T]) Lane(f Footprint) int { return laneOf(f.Home, len(s.lanes)) }
+
+// laneOf spreads hashes over n lanes by their high bits (multiply and shift).
+func laneOf(home uint64, n int) int {
+	return int((home >> 32) * uint64(n) >> 32)
+}
+
+// Add dispatches one row change, in log order. It answers false when the change
+// is durable already: its lane's stored place is at or past it. The cost counts
+// for Load until the watermark has passed the item.
+func (s *Schedule[T]) Add(p change.Place, f Footprint, cost int64, work T) (laneIndex int, added bool) {
+	at := s.Lane(f)
+	l := &s.lanes[at]
+	s.seq++
+	if p.Compare(l.start) <= 0 && !s.faults.NoSkip {
+		return at, false
+	}
+	item := Item[T]{Place: p, Work: work, seq: s.seq, cost: cost}
+	for _, k := range f.Touches {
+		if t, ok := s.last[k]; ok && t.lane != at && t.seq > s.lanes[t.lane].durable && !s.faults.NoWaits {
+			item.waits = addWait(item.waits, wait(t))
+		}
+		s.last[k] = touch{lane: at, seq: s.seq}
+	}
+	l.queue = append(l.queue, item)
+	s.marks.add(s.seq, cost)
+	if len(s.last) >= s.sweep {
+		s.forget()
+	}
+	return at, true
+}
+
+// addWait keeps one wait per lane: the later one covers the earlier.
+func addWait(ws []wait, w wait) []wait {
+	for i := range ws {
+		if ws[i].lane == w.lane {
+			ws[i].seq = max(ws[i].seq, w.seq)
+			return ws
+		}
+	}
+	return append(ws, w)
+}
+
+// forget drops the keys whose newest change is durable: nobody has to wait for
+// them. The map is bounded by the keys of what is in flight, times two.
+func (s *Schedule[T]) forget() {
+	for k, t := range s.last {
+		if t.seq <= s.lanes[t.lane].durable {
+			delete(s.last, k)
+		}
+	}
+	s.sweep = max(minSweep, 2*len(s.last))
+}
+
+// Pass gives something that belongs to no lane (the end of a transaction) its
+// number: once Low reaches it, everything before it is durable.
+func (s *Schedule[T]) Pass(cost int64) int64 {
+	s.seq++
+	s.marks.add(s.seq, cost)
+	return s.seq
+}
+
+// Limits of one batch. At least one item is always taken.
+type Limits struct {
+	Rows int
+	Cost int64
+}
+
+// Take moves the next batch of a lane from its queue to its hands: the items up
+// to the limits, and before the first one that has to wait. It answers nil when
+// the lane has nothing to do, or has to wait for another lane, blocker; -1 else.
+// A lane takes again only after Done.
+func (s *Schedule[T]) Take(laneIndex int, limit Limits) (batch []Item[T], blocker int) {
+	l := &s.lanes[laneIndex]
+	if len(l.taken) > 0 {
+		return l.taken, -1
+	}
+	var cost int64
+	n := 0
+	for n < len(l.queue) {
+		item := &l.queue[n]
+		if b := s.blocked(item); b >= 0 {
+			if n == 0 {
+				return nil, b
+			}
+			break
+		}
+		if n > 0 && (n >= limit.Rows || cost+item.cost > limit.Cost) {
+			break
+		}
+		cost += item.cost
+		n++
+	}
+	if n == 0 {
+		return nil, -1
+	}
+	l.taken = l.queue[:n:n]
+	l.queue = l.queue[n:]
+	return l.taken, -1
+}
+
+func (s *Schedule[T]) blocked(item *Item[T]) int {
+	for _, w := range item.waits {
+		if s.lanes[w.lane].durable < w.seq {
+			return w.lane
+		}
+	}
+	return -1
+}
+
+// Done says that what the lane had taken is durable, together with its place.
+func (s *Schedule[T]) Done(laneIndex int) {
+	l := &s.lanes[laneIndex]
+	if len(l.taken) == 0 {
+		return
+	}
+	end := l.taken[len(l.taken)-1]
+	l.durable, l.start = end.seq, end.Place
+	l.taken = nil
+	if len(l.queue) == 0 {
+		l.queue = nil // let the array go
+	}
+}
+
+// Place is the lane's durable place.
+func (s *Schedule[T]) Place(laneIndex int) change.Place { return s.lanes[laneIndex].start }
+
+// Raise says that every change up to p is durable in every lane.
+func (s *Schedule[T]) Raise(p change.Place) {
+	for i := range s.lanes {
+		if s.lanes[i].start.Compare(p) < 0 {
+			s.lanes[i].start = p
+		}
+	}
+}
+
+// Pending is how many items a lane has not made durable.
+func (s *Schedule[T]) Pending(laneIndex int) int {
+	return len(s.lanes[laneIndex].queue) + len(s.lanes[laneIndex].taken)
+}
+
+// Idle says that everything dispatched is durable.
+func (s *Schedule[T]) Idle() bool {
+	for i := range s.lanes {
+		if s.Pending(i) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// Low is the watermark: everything dispatched with a number up to it is durable.
+func (s *Schedule[T]) Low() int64 {
+	low := int64(math.MaxInt64)
+	for i := range s.lanes {
+		l := &s.lanes[i]
+		switch {
+		case len(l.taken) > 0:
+			low = min(low, l.taken[0].seq-1)
+		case len(l.queue) > 0:
+			low = min(low, l.queue[0].seq-1)
+		}
+	}
+	return min(low, s.seq)
+}
+
+// Load is the cost of everything above the watermark: what one slow lane keeps
+// in memory, for the buffers behind it are shared by rows of all lanes.
+func (s *Schedule[T]) Load() int64 { return s.marks.above(s.Low()) }
+
+// marks remember what was dispatched, in coarse steps, until the watermark is past.
+type marks struct {
+	steps []mark
+	total int64
+}
+
+type mark struct {
+	seq  int64 // the newest in this step
+	n    int
+	cost int64
+}
+
+const markItems = 64
+
+func (m *marks) add(seq, cost int64) {
+	m.total += cost
+	if n := len(m.steps); n > 0 && m.steps[n-1].n < markItems {
+		s := &m.steps[n-1]
+		s.seq, s.n, s.cost = seq, s.n+1, s.cost+cost
+		return
+	}
+	m.steps = append(m.steps, mark{seq: seq, n: 1, cost: cost})
+}
+
+func (m *marks) above(low int64) int64 {
+	n := 0
+	for n < len(m.steps) && m.steps[n].seq <= low {
+		m.total -= m.steps[n].cost
+		n++
+	}
+	m.steps = m.steps[n:]
+	return m.total
+}

@@ -1,0 +1,296 @@
+package applier
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/twinspan/twinspan/applier/causality"
+	"github.com/twinspan/twinspan/change"
+	"github.com/twinspan/twinspan/log"
+	"github.com/twinspan/twinspan/schema"
+)
+
+// Apply dispatches a transaction, or a part of one, in log order. The DDL takes
+// the place `first`, then each row the next one, and the end of a transaction
+// (a part with Continued has none) the one after its rows: a transaction may be
+// cut into parts at will without changing any place. held is the GTID set of
+// the log as of this transaction's end, empty where it is not known.
+//
+// It returns when the rows are with their lanes, not when they are durable, and
+// blocks while the window is full; a DDL is carried out before it returns. The
+// rows belong to the applier from here on. One goroutine feeds. Errors: ctx's;
+// log.ErrClosed when Run has ended.
+//
+// The caller must have seen the transaction's end in the log before it feeds
+// the first part.
+func (a *Applier) Apply(ctx context.Context, first change.Place, t *change.Transaction, held string) error {
+	if err := a.await(ctx); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, a.wakeAll)
+	defer stop()
+	return a.apply(ctx, first, t, held)
+}
+
+func (a *Applier) apply(ctx context.Context, first change.Place, t *change.Transaction, held string) error {
+	p := first
+	last := p
+	last.Index += int32(len(t.Rows))
+	if t.DDL != nil {
+		last.Index++
+	}
+	if last.Compare(a.floor) <= 0 {
+		return nil // durable before Run began
+	}
+	if !a.inside {
+		if !a.relaned && first.Compare(a.replay) > 0 {
+			if err := a.relane(ctx); err != nil {
+				return err
+			}
+		}
+		a.mu.Lock()
+		a.open = t.CommitTime
+		a.mu.Unlock()
+	}
+	a.inside = t.Continued
+	if t.DDL != nil {
+		if err := a.ddl(ctx, p, t.DDL); err != nil {
+			return err
+		}
+		p.Index++
+	}
+	for rows := t.Rows; len(rows) > 0; {
+		n := min(len(rows), feedRows)
+		if err := a.dispatch(ctx, p, rows[:n]); err != nil {
+			return err
+		}
+		rows = rows[n:]
+		p.Index += int32(n)
+	}
+	if t.Continued {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ends = append(a.ends, end{
+		seq: a.sched.Pass(endCost), place: p, gtid: t.GTID, held: held, commit: t.CommitTime,
+	})
+	a.open = time.Time{}
+	a.state.transactions++
+	return nil
+}
+
+// feedRows is how many rows are dispatched under one lock.
+const feedRows = 256
+
+// endCost is about what a transaction's end takes in memory until it is below
+// the watermark.
+const endCost = 256
+
+// routed is a row with the answer of causality.
+type routed struct {
+	footprint causality.Footprint
+	cost      int64
+	work      work
+}
+
+func (a *Applier) dispatch(ctx context.Context, p change.Place, rows []change.Row) error {
+	var buf [feedRows]routed
+	a.scratch = a.scratch[:0]
+	for i := range rows {
+		r := &rows[i]
+		place := change.Place{Offset: p.Offset, Index: p.Index + int32(i)}
+		rt, err := a.routeOf(ctx, place, r.Table)
+		if err != nil {
+			return err
+		}
+		from := len(a.scratch)
+		f, err := rt.routing.Footprint(a.scratch, r)
+		if err != nil {
+			// The log holds what no table can: trying again is for the
+			// operator's sake, who sees it in the status.
+			return a.untilDone(ctx, place, "dispatch", func(context.Context) error { return at(place, err) })
+		}
+		if f.Touches != nil {
+			a.scratch, f.Touches = f.Touches, f.Touches[from:]
+		}
+		buf[i] = routed{footprint: f, cost: costOf(r), work: work{route: rt, row: *r}}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for a.sched.Load() > a.cfg.WindowBytes {
+		if err := a.waitForRoom(ctx); err != nil {
+			return err
+		}
+	}
+	for i := range rows {
+		place := change.Place{Offset: p.Offset, Index: p.Index + int32(i)}
+		lane, added := a.sched.Add(place, buf[i].footprint, buf[i].cost, buf[i].work)
+		if added {
+			a.lanes[lane].wake.Signal()
+		} else {
+			a.state.skipped++
+		}
+	}
+	return nil
+}
+
+// waitForRoom sleeps until something became durable; mu is held.
+func (a *Applier) waitForRoom(ctx context.Context) error {
+	if ctx.Err() == nil && !a.closing {
+		a.room.Wait()
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if a.closing {
+		return fmt.Errorf("applier of stream %s: %w", a.cfg.Stream, log.ErrClosed)
+	}
+	return nil
+}
+
+// costOf estimates a row's memory: a Value for each column, and its bytes.
+func costOf(r *change.Row) int64 {
+	n := 128 + 40*(len(r.Before)+len(r.After))
+	for _, image := range [2][]change.Value{r.Before, r.After} {
+		for i := range image {
+			n += len(image[i].Bytes()) + len(image[i].Binary())
+		}
+	}
+	return int64(n)
+}
+
+// routeOf finds the way of a table's rows, asking the target at first use.
+func (a *Applier) routeOf(ctx context.Context, p change.Place, t *schema.Table) (*route, error) {
+	if r := a.routes[t]; r != nil {
+		return r, nil
+	}
+	var r *route
+	err := a.untilDone(ctx, p, "look up "+t.Name.String(), func(ctx context.Context) (err error) {
+		if r, err = a.backend.route(ctx, t); err != nil {
+			a.backend.forget() // the operator mends the target, not our memory of it
+			return at(p, err)
+		}
+		name, digest := r.routing.Name(), r.routing.Digest()
+		stored, known := a.digests[name]
+		if known && stored == digest {
+			return nil
+		}
+		if known && p.Compare(a.replay) <= 0 {
+			a.backend.forget()
+			return at(p, fmt.Errorf("table %s: %w", name, errKeys))
+		}
+		if err := a.backend.saveDigest(ctx, a.epoch, name, digest); err != nil {
+			return err
+		}
+		a.digests[name] = digest
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if s := r.routing.Serial(); s != "" {
+		a.log.Info().Stringer("table", r.routing.Name()).Str("why", s).Msg("table is applied by one lane")
+	}
+	a.routes[t] = r
+	return r, nil
+}
+
+// ddl is a barrier: everything before it is durable and recorded so before it
+// runs, and nothing after it is dispatched before it is done. So no stored
+// place ever makes a restart read a row under definitions of another time.
+func (a *Applier) ddl(ctx context.Context, p change.Place, d *change.DDL) error {
+	if err := a.drained(ctx); err != nil {
+		return err
+	}
+	err := a.untilDone(ctx, p, "replay DDL", func(ctx context.Context) error {
+		return at(p, a.backend.ddl(ctx, a.epoch, p, d))
+	})
+	if err != nil {
+		return err
+	}
+	a.backend.forget()
+	clear(a.routes)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.state.ddls++
+	return nil
+}
+
+// drained returns when all that was dispatched is durable, and the floor says so.
+func (a *Applier) drained(ctx context.Context) error {
+	if err := a.drainLanes(ctx); err != nil {
+		return err
+	}
+	return a.untilDone(ctx, change.Place{}, "store the floor", a.saveProgress)
+}
+
+func (a *Applier) drainLanes(ctx context.Context) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.drain = true
+	defer func() { a.drain = false }()
+	for _, l := range a.lanes {
+		l.wake.Signal()
+	}
+	for !a.sched.Idle() {
+		if err := a.waitForRoom(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// relane goes over from the stored number of lanes to the configured one, once
+// no stored place is ahead any more.
+func (a *Applier) relane(ctx context.Context) error {
+	if err := a.drained(ctx); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	group := a.group
+	a.mu.Unlock()
+	group.stop()
+	floor, _ := a.Durable()
+	err := a.untilDone(ctx, floor, "change the number of lanes", func(ctx context.Context) error {
+		return a.backend.relane(ctx, a.epoch, a.cfg.Lanes, floor)
+	})
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closing {
+		return fmt.Errorf("applier of stream %s: %w", a.cfg.Stream, log.ErrClosed)
+	}
+	places := slices.Repeat([]change.Place{floor}, a.cfg.Lanes)
+	a.setLanes(places, floor)
+	a.startLanes(group.parent, group.fail, places)
+	a.relaned = true
+	a.log.Info().Int("lanes", a.cfg.Lanes).Msg("number of lanes changed")
+	return nil
+}
+
+// untilDone tries until it works. What is in the way shows in the status.
+func (a *Applier) untilDone(ctx context.Context, p change.Place, what string, f func(context.Context) error) error {
+	var b backoff
+	for {
+		err := f(ctx)
+		if err == nil {
+			a.note(dispatcherSlot, nil, p, what)
+			return nil
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if isFenced(err) {
+			return err
+		}
+		a.note(dispatcherSlot, err, p, what)
+		if err := b.wait(ctx, a.ended); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,317 @@
+package applier
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/twinspan/twinspan/applier/causality"
+	"github.com/twinspan/twinspan/applier/target"
+	"github.com/twinspan/twinspan/change"
+	"github.com/twinspan/twinspan/internal/server"
+	"github.com/twinspan/twinspan/schema"
+)
+
+// sqlBackend is a target server. Its state is in the target's schema twinspan.
+type sqlBackend struct {
+	cfg Config
+	log zerolog.Logger
+	db  *sql.DB
+
+	mu      sync.Mutex
+	catalog *target.Catalog // made at the first connection
+	flavor  server.Flavor
+
+	ownMu sync.Mutex
+	owner *sql.Conn // holds the stream's named lock; nil: not held
+}
+
+func newSQLBackend(cfg Config, logger zerolog.Logger) (*sqlBackend, error) {
+	db, err := target.Open(cfg.Target)
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxIdleConns(2)
+	return &sqlBackend{cfg: cfg, log: logger, db: db}, nil
+}
+
+func (b *sqlBackend) close() error {
+	b.disown()
+	return b.db.Close()
+}
+
+// inTx runs f in a transaction of its own.
+func (b *sqlBackend) inTx(ctx context.Context, f func(*sql.Tx) error) error {
+	tx, err := b.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	if err != nil {
+		return err
+	}
+	if err := f(tx); err != nil {
+		// The connection is of no use to anyone when this fails, too.
+		return errors.Join(err, ignoreDone(tx.Rollback()))
+	}
+	return tx.Commit()
+}
+
+func ignoreDone(err error) error {
+	if errors.Is(err, sql.ErrTxDone) || errors.Is(err, sql.ErrConnDone) {
+		return nil
+	}
+	return err
+}
+
+// claim: every place a lane can write carries the epoch, and every transaction
+// that writes one begins with a statement that asks for it. Raising all of them
+// needs the locks of all of them, so it waits for transactions that are still
+// open, and what comes later finds another epoch and nothing to update.
+func (b *sqlBackend) claim(ctx context.Context) (c claimed, err error) {
+	if err := b.connect(ctx); err != nil {
+		return c, err
+	}
+	if err := b.own(ctx); err != nil {
+		return c, err
+	}
+	return c, b.inTx(ctx, func(tx *sql.Tx) error {
+		c = claimed{digests: map[schema.Name]uint64{}}
+		s := b.cfg.Stream
+		if _, err := tx.ExecContext(ctx, `INSERT IGNORE INTO twinspan.stream (stream, epoch, owner, lanes, routing_version) VALUES (?, 0, '', 0, ?)`,
+			s, causality.RoutingVersion); err != nil {
+			return err
+		}
+		var lanes int
+		if err := tx.QueryRowContext(ctx, `SELECT epoch, lanes, routing_version FROM twinspan.stream WHERE stream = ? FOR UPDATE`, s).
+			Scan(&c.epoch, &lanes, &c.routing); err != nil {
+			return err
+		}
+		c.epoch++
+		if lanes == 0 {
+			lanes = b.cfg.Lanes
+			if err := insertLanes(ctx, tx, s, c.epoch, lanes, causality.Start); err != nil {
+				return err
+			}
+			if _, err := tx.ExecContext(ctx, `INSERT INTO twinspan.progress (stream, epoch, log_offset, log_index, gtid_set) VALUES (?, ?, ?, ?, '')`,
+				s, c.epoch, causality.Start.Offset, causality.Start.Index); err != nil {
+				return err
+			}
+		}
+		for _, q := range []string{
+			`UPDATE twinspan.lane_position SET epoch = ? WHERE stream = ?`,
+			`UPDATE twinspan.progress SET epoch = ? WHERE stream = ?`,
+		} {
+			if _, err := tx.ExecContext(ctx, q, c.epoch, s); err != nil {
+				return err
+			}
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE twinspan.stream SET epoch = ?, owner = ?, lanes = ?, claimed_at = UTC_TIMESTAMP(6) WHERE stream = ?`,
+			c.epoch, b.cfg.Owner, lanes, s); err != nil {
+			return err
+		}
+		return b.readState(ctx, tx, lanes, &c)
+	})
+}
+
+func (b *sqlBackend) readState(ctx context.Context, tx *sql.Tx, lanes int, c *claimed) error {
+	rows, err := tx.QueryContext(ctx, `SELECT lane, log_offset, log_index FROM twinspan.lane_position WHERE stream = ? ORDER BY lane`, b.cfg.Stream)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var lane int
+		var p change.Place
+		if err := rows.Scan(&lane, &p.Offset, &p.Index); err != nil {
+			return err
+		}
+		if lane != len(c.lanes) {
+			return fmt.Errorf("lane %d has no stored place: %w", len(c.lanes), errPlace)
+		}
+		c.lanes = append(c.lanes, p)
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	if len(c.lanes) != lanes {
+		return fmt.Errorf("%d places are stored for %d lanes: %w", len(c.lanes), lanes, errPlace)
+	}
+	var newest sql.NullTime
+	p := &c.progress
+	err = tx.QueryRowContext(ctx, `SELECT log_offset, log_index, gtid_set, commit_time FROM twinspan.progress WHERE stream = ?`, b.cfg.Stream).
+		Scan(&p.place.Offset, &p.place.Index, &p.gtidSet, scanTime{&newest})
+	if err != nil {
+		return fmt.Errorf("stored progress: %w", err)
+	}
+	p.newest = newest.Time
+	digests, err := tx.QueryContext(ctx, `SELECT table_schema, table_name, digest FROM twinspan.routing WHERE stream = ?`, b.cfg.Stream)
+	if err != nil {
+		return err
+	}
+	defer digests.Close()
+	for digests.Next() {
+		var n schema.Name
+		var d uint64
+		if err := digests.Scan(&n.Schema, &n.Table, &d); err != nil {
+			return err
+		}
+		c.digests[n] = d
+	}
+	return digests.Err()
+}
+
+// scanTime reads the text of a DATETIME(6) in UTC.
+type scanTime struct{ into *sql.NullTime }
+
+const timeLayout = "2006-01-02 15:04:05.000000"
+
+// Scan implements sql.Scanner.
+func (s scanTime) Scan(v any) error {
+	var text string
+	switch v := v.(type) {
+	case nil:
+		*s.into = sql.NullTime{}
+		return nil
+	case []byte:
+		text = string(v)
+	case string:
+		text = v
+	default:
+		return fmt.Errorf("time as %T", v)
+	}
+	t, err := time.Parse(timeLayout, text)
+	*s.into = sql.NullTime{Time: t, Valid: err == nil}
+	return err
+}
+
+func insertLanes(ctx context.Context, tx *sql.Tx, stream string, epoch uint64, lanes int, p change.Place) error {
+	for i := range lanes {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO twinspan.lane_position (stream, lane, epoch, log_offset, log_index) VALUES (?, ?, ?, ?, ?)`,
+			stream, i, epoch, p.Offset, p.Index); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *sqlBackend) relane(ctx context.Context, epoch uint64, lanes int, p change.Place) error {
+	return b.inTx(ctx, func(tx *sql.Tx) error {
+		if err := b.mine(ctx, tx, epoch); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM twinspan.lane_position WHERE stream = ?`, b.cfg.Stream); err != nil {
+			return err
+		}
+		if err := insertLanes(ctx, tx, b.cfg.Stream, epoch, lanes, p); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `UPDATE twinspan.stream SET lanes = ?, routing_version = ? WHERE stream = ?`,
+			lanes, causality.RoutingVersion, b.cfg.Stream)
+		return err
+	})
+}
+
+// mine fails with ErrFenced unless the epoch is the stream's, and keeps it so
+// until the transaction ends.
+func (b *sqlBackend) mine(ctx context.Context, tx *sql.Tx, epoch uint64) error {
+	var now uint64
+	var owner string
+	if err := tx.QueryRowContext(ctx, `SELECT epoch, owner FROM twinspan.stream WHERE stream = ? FOR UPDATE`, b.cfg.Stream).Scan(&now, &owner); err != nil {
+		return err
+	}
+	return fencedUnless(now == epoch, epoch, fmt.Sprintf("%s at epoch %d", owner, now))
+}
+
+func fencedUnless(ok bool, epoch uint64, by string) error {
+	if ok {
+		return nil
+	}
+	return fmt.Errorf("epoch %d, by %s: %w", epoch, by, ErrFenced)
+}
+
+func (b *sqlBackend) saveProgress(ctx context.Context, epoch uint64, p progress) error {
+	r, err := b.db.ExecContext(ctx, `UPDATE twinspan.progress SET log_offset = ?, log_index = ?, gtid_set = ?, commit_time = ?, pending_since = ?,
+		updated_at = UTC_TIMESTAMP(6) WHERE stream = ? AND epoch = ?`,
+		p.place.Offset, p.place.Index, p.gtidSet, sqlTime(p.newest), sqlTime(p.pending), b.cfg.Stream, epoch)
+	return oneRow(r, err, epoch)
+}
+
+// sqlTime is text, so that no time zone of any session comes into it.
+func sqlTime(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t.UTC().Format(timeLayout)
+}
+
+// oneRow: a statement that names its epoch and found nothing was fenced off.
+func oneRow(r sql.Result, err error, epoch uint64) error {
+	if err != nil {
+		return err
+	}
+	n, err := r.RowsAffected()
+	if err != nil {
+		return err
+	}
+	return fencedUnless(n > 0, epoch, "a newer one")
+}
+
+func (b *sqlBackend) saveDigest(ctx context.Context, epoch uint64, n schema.Name, digest uint64) error {
+	return b.inTx(ctx, func(tx *sql.Tx) error {
+		if err := b.mine(ctx, tx, epoch); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `INSERT INTO twinspan.routing (stream, table_schema, table_name, digest) VALUES (?, ?, ?, ?)
+			ON DUPLICATE KEY UPDATE digest = ?`, b.cfg.Stream, n.Schema, n.Table, digest, digest)
+		return err
+	})
+}
+
+// connect learns who the target is, and makes the state tables.
+func (b *sqlBackend) connect(ctx context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.catalog != nil {
+		return nil
+	}
+	info, err := server.Detect(ctx, b.db)
+	if err != nil {
+		return fmt.Errorf("target %s: %w", b.cfg.Target.Address, err)
+	}
+	collations, err := schema.LoadCollations(ctx, b.db)
+	if err != nil {
+		return fmt.Errorf("target %s: %w", b.cfg.Target.Address, err)
+	}
+	if err := b.prepare(ctx); err != nil {
+		return err
+	}
+	b.flavor = info.Flavor
+	b.catalog = target.NewCatalog(info, collations)
+	return nil
+}
+
+func (b *sqlBackend) route(ctx context.Context, source *schema.Table) (*route, error) {
+	t, err := b.catalog.Table(ctx, b.db, source.Name)
+	if err != nil {
+		return nil, err
+	}
+	if len(t.Triggers) > 0 {
+		return nil, fmt.Errorf("table %s: %w: %v", source.Name, errTriggers, t.Triggers)
+	}
+	plan, err := target.NewPlan(source, t)
+	if err != nil {
+		return nil, err
+	}
+	rep, in, err := b.catalog.Component(ctx, b.db, source.Name)
+	if err != nil {
+		return nil, err
+	}
+	return &route{
+		source: source, plan: plan, free: !in,
+		routing: causality.NewRouting(b.flavor, source, t, rep, in),
+	}, nil
+}
+
+func (b *sqlBackend) forget() { b.catalog.ForgetAll() }

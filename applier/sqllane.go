@@ -1,0 +1,109 @@
+package applier
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/twinspan/twinspan/applier/target"
+	"github.com/twinspan/twinspan/change"
+	"github.com/twinspan/twinspan/internal/server"
+)
+
+// sqlLane is a lane's connection. It works without autocommit: a transaction
+// begins with its first statement, which is always the one on the lane's place.
+type sqlLane struct {
+	conn   *sql.Conn
+	stream string
+	index  int
+	epoch  uint64
+}
+
+func (b *sqlBackend) lane(ctx context.Context, epoch uint64, index int) (laneSession, error) {
+	conn, err := target.OpenSession(ctx, b.db)
+	if err != nil {
+		return nil, err
+	}
+	l := &sqlLane{conn: conn, stream: b.cfg.Stream, index: index, epoch: epoch}
+	// An owner that stands still loses its locks after the lease.
+	if _, err := conn.ExecContext(ctx, fmt.Sprintf("SET SESSION autocommit = 0, wait_timeout = %d", b.leaseSeconds())); err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// close throws the connection away: its session is not what the pool's other
+// users expect, and an open transaction must end.
+func (l *sqlLane) close() { target.Discard(l.conn) }
+
+// place: the lock on the row makes this wait until a transaction of a session
+// before this one, which wrote the row first of all, is over.
+func (l *sqlLane) place(ctx context.Context) (p change.Place, err error) {
+	var epoch uint64
+	err = l.conn.QueryRowContext(ctx, `SELECT epoch, log_offset, log_index FROM twinspan.lane_position WHERE stream = ? AND lane = ? FOR UPDATE`,
+		l.stream, l.index).Scan(&epoch, &p.Offset, &p.Index)
+	if errors.Is(err, sql.ErrNoRows) {
+		// Only an owner with fewer lanes takes it away.
+		return p, fencedUnless(false, l.epoch, "an owner without this lane")
+	}
+	if err != nil {
+		return p, fmt.Errorf("place of lane %d: %w", l.index, err)
+	}
+	if err := fencedUnless(epoch == l.epoch, l.epoch, fmt.Sprintf("epoch %d", epoch)); err != nil {
+		return p, err
+	}
+	_, err = l.conn.ExecContext(ctx, "ROLLBACK")
+	return p, err
+}
+
+func (l *sqlLane) write(ctx context.Context, from, to change.Place, runs []run) (target.Outcome, error) {
+	var sum target.Outcome
+	r, err := l.conn.ExecContext(ctx, `UPDATE twinspan.lane_position SET log_offset = ?, log_index = ?, updated_at = UTC_TIMESTAMP(6)
+		WHERE stream = ? AND lane = ? AND epoch = ? AND log_offset = ? AND log_index = ?`,
+		to.Offset, to.Index, l.stream, l.index, l.epoch, from.Offset, from.Index)
+	if err != nil {
+		return sum, fmt.Errorf("place of lane %d: %w", l.index, err)
+	}
+	n, err := r.RowsAffected()
+	if err != nil {
+		return sum, err
+	}
+	if n != 1 {
+		// Fenced, or someone changed the place: the look at it tells which.
+		if p, err := l.place(ctx); err != nil || p == from {
+			return sum, errors.Join(err, fmt.Errorf("place of lane %d did not move: %w", l.index, errPlace))
+		}
+		return sum, fmt.Errorf("place of lane %d is not %d/%d: %w", l.index, from.Offset, from.Index, errPlace)
+	}
+	for i := range runs {
+		o, err := runs[i].route.plan.Apply(ctx, l.conn, runs[i].rows)
+		if err != nil {
+			return sum, err
+		}
+		sum.Add(o)
+	}
+	// The one statement whose failure leaves the outcome open.
+	if _, err := l.conn.ExecContext(ctx, "COMMIT"); err != nil {
+		return sum, &commitError{err}
+	}
+	return sum, nil
+}
+
+// commitError: the transaction may or may not have been committed.
+type commitError struct{ err error }
+
+func (e *commitError) Error() string { return "commit: " + e.err.Error() }
+func (e *commitError) Unwrap() error { return e.err }
+
+// reset keeps the connection only where the server certainly rolled back, or
+// does now.
+func (l *sqlLane) reset(ctx context.Context, err error) bool {
+	var c *commitError
+	if errors.As(err, &c) || server.ErrorNumber(err) == 0 {
+		return false
+	}
+	_, err = l.conn.ExecContext(ctx, "ROLLBACK")
+	return err == nil
+}
