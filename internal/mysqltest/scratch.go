@@ -116,8 +116,9 @@ func sweep(root string) {
 // connection can take one while its server is down.
 const portFirst, portCount = 26000, 6000
 
-// freePort reserves a port for this process until releasePort.
-func freePort() (int, error) {
+// FreePort reserves a loopback port for this process, for other programs that a
+// test runs beside its servers. It stays reserved as long as the process lives.
+func FreePort() (int, error) {
 	scratch.Lock()
 	defer scratch.Unlock()
 	locks := filepath.Join(scratchRoot(), "ports")

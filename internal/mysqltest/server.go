@@ -52,7 +52,7 @@ func Run(ctx context.Context, o Options) (*Server, error) {
 	}
 	s := &Server{Flavor: o.Flavor, Port: o.Port, Dir: o.Dir, in: in}
 	if s.Port == 0 {
-		if s.Port, err = freePort(); err != nil {
+		if s.Port, err = FreePort(); err != nil {
 			return nil, err
 		}
 		s.ownPort = true
