@@ -119,6 +119,10 @@ type ReaderOptions struct {
 	// From is the first offset wanted. Below Bounds.First the reader fails
 	// with ErrTrimmed: what was wanted is gone, and it never skips silently.
 	From Offset
+	// To ends the reader before this offset: Next returns io.EOF once every
+	// wanted entry below it was delivered, even where the topics have none
+	// near it. It waits for the entries that are not confirmed yet. 0: no end.
+	To Offset
 	// Topics are the views to deliver; none means all.
 	Topics []Topic
 	// Committed stops delivery at the LSO instead of the LAC: no entry of a
@@ -129,9 +133,9 @@ type ReaderOptions struct {
 // Reader delivers entries in offset order and follows the tail. One goroutine
 // uses it at a time; Close may be called from another one.
 type Reader interface {
-	// Next blocks until an entry is there. Errors: ErrTrimmed, ErrSuspect,
-	// ErrClosed, ErrUnavailable (the reader may be reopened at the same offset),
-	// ctx.Err().
+	// Next blocks until an entry is there. Errors: io.EOF at ReaderOptions.To,
+	// ErrTrimmed, ErrSuspect, ErrClosed, ErrUnavailable (the reader may be
+	// reopened at the same offset), ctx.Err().
 	Next(ctx context.Context) (Entry, error)
 	// Bounds is what the reader last learned about its stream.
 	Bounds() Bounds
