@@ -24,9 +24,12 @@ type assembler struct {
 	tables *tables
 	sink   Sink
 	skip   map[string]bool // GTIDs whose content the operator gave up
-	own    func(ctx context.Context, e *event, id string) error
-	count  *Counters
-	arena  Arena
+	// committed holds back what is in the binlog and not committed yet.
+	committed *commitGate
+	// own halts on a transaction that began on a standby itself.
+	own   func(ctx context.Context, id string) error
+	count *Counters
+	arena Arena
 
 	// done is what was handed over completely; the stream resumes from it.
 	done *gtid.Set
@@ -213,7 +216,10 @@ func (a *assembler) begin(ctx context.Context, e *event, h Header, begun bool) e
 	if err := a.order.next(ctx, h.GTID); err != nil {
 		return err
 	}
-	if err := a.own(ctx, e, h.GTID); err != nil {
+	if err := a.committed.wait(ctx, h.GTID); err != nil {
+		return err
+	}
+	if err := a.own(ctx, h.GTID); err != nil {
 		return err
 	}
 	a.tx = transaction{open: true, id: h.GTID, header: h, begun: begun, skip: a.skip[h.GTID]}

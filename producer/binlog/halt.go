@@ -30,6 +30,12 @@ const (
 	HaltFenced       Code = "FENCED"        // another producer owns the stream
 )
 
+// Codes are all of them, for metrics.
+var Codes = []Code{
+	HaltGap, HaltLogAhead, HaltErrant, HaltSplitBrain, HaltNoBinlog, HaltNoGTID, HaltStatement, HaltPartialImage, HaltPartialJSON,
+	HaltMetadata, HaltColumnType, HaltXA, HaltIncident, HaltUnclassified, HaltTooLarge, HaltDecode, HaltFenced,
+}
+
 // Halt is why reading stopped although nothing failed: going on would lose,
 // reorder or invent a change. It names what to do next.
 type Halt struct {

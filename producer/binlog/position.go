@@ -171,10 +171,10 @@ func parseMariaGTID(text string) (mariaGTID, error) {
 	return mariaGTID{origin{uint32(d), uint32(s)}, n}, nil
 }
 
-// check compares what the log holds with what the server has and had. The
+// Check compares what the log holds with what the server has and had. The
 // server makes the same comparison when the dump starts, but only for MySQL, and
 // says no more than that it failed.
-func (s State) check(have gtid.Set) error {
+func (s State) Check(have gtid.Set) error {
 	if s.Flavor == server.MariaDB {
 		return s.checkMariaDB(have)
 	}

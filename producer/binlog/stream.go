@@ -207,7 +207,7 @@ func (s *Stream) dump(ctx context.Context, done *gtid.Set, sink Sink) error {
 		}
 		*done = gtid.New(string(st.Flavor))
 	}
-	if err := st.check(*done); err != nil {
+	if err := st.Check(*done); err != nil {
 		return err
 	}
 	collations, err := schema.LoadCollations(ctx, s.db)
@@ -254,14 +254,18 @@ func (s *Stream) assembler(st State, r *eventReader, done *gtid.Set, collations 
 			flavor: st.Flavor, seen: done.Clone(), gapsAllowed: s.cfg.AllowGaps,
 			executed: func(ctx context.Context) (gtid.Set, error) { return s.Executed(ctx, st.Flavor) },
 		},
-		tables: &tables{collations: collations, internal: map[string]bool{}},
-		skip:   map[string]bool{},
-		own:    func(context.Context, *event, string) error { return nil },
-		source: change.Source{Flavor: string(st.Flavor), ServerUUID: st.ServerUUID},
-		xa:     prepared{bytesMax: s.cfg.XABytesMax},
+		committed: &commitGate{known: st.Executed, executed: func(ctx context.Context) (gtid.Set, error) { return s.Executed(ctx, st.Flavor) }},
+		tables:    &tables{collations: collations, internal: map[string]bool{}},
+		skip:      map[string]bool{},
+		own:       s.errantCheck(st),
+		source:    change.Source{Flavor: string(st.Flavor), ServerUUID: st.ServerUUID},
+		xa:        prepared{bytesMax: s.cfg.XABytesMax},
 	}
 	if st.Flavor == server.MariaDB {
 		a.source.ServerUUID = fmt.Sprint(st.ServerID)
+	}
+	if st.Flavor == server.MariaDB {
+		a.committed = nil
 	}
 	for _, id := range s.cfg.Skip {
 		a.skip[id] = true
