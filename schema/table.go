@@ -89,9 +89,12 @@ type KeyPart struct {
 // Table is one version of a table: all a reader needs to decode its rows. It is
 // immutable once published; share it by pointer.
 type Table struct {
-	Name       Name      `json:"name"`
-	Columns    []Column  `json:"columns"`
-	PrimaryKey []KeyPart `json:"primary_key,omitempty"` // empty: none
+	Name    Name     `json:"name"`
+	Columns []Column `json:"columns"`
+	// PrimaryKey as the table map has it: where a table has none, that is the
+	// first of its UNIQUE keys over whole columns that are NOT NULL. Empty: none
+	// of these either.
+	PrimaryKey []KeyPart `json:"primary_key,omitempty"`
 }
 
 // Fingerprint is the SHA-256 over a table's descriptor; see FingerprintOf.
