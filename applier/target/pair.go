@@ -261,8 +261,14 @@ func pairMembers(w writer, src, dst *schema.Column) (writer, string) {
 			at[m] = i
 		}
 	}
-	for _, m := range src.Members {
+	for n, m := range src.Members {
+		if src.Type == schema.Set && m == "" {
+			return w, "a SET with an empty label can't be told from an empty set"
+		}
 		i, ok := at[m]
+		if !ok && n < len(dst.Members) && dst.Members[n] == asCatalogue(m) {
+			i, ok = n, true // the same label in the same place
+		}
 		if !ok {
 			return w, "the target has no label " + strconv.Quote(m)
 		}
@@ -277,6 +283,17 @@ func pairMembers(w writer, src, dst *schema.Column) (writer, string) {
 		w.form = formSet
 	}
 	return w, ""
+}
+
+// asCatalogue is a label as information_schema shows it: characters beyond the
+// Basic Multilingual Plane become question marks there.
+func asCatalogue(label string) string {
+	return strings.Map(func(r rune) rune {
+		if r > 0xffff {
+			return '?'
+		}
+		return r
+	}, label)
 }
 
 // shapeFits: a column of a general geometry takes every shape.

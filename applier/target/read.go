@@ -20,7 +20,7 @@ func (p *Plan) selectExpression(dst []byte, c int) []byte {
 	case formSingle, formReal: // a FLOAT's own text has six digits
 		return wrap("CAST(", " AS DOUBLE)")
 	case formEnum, formSet, formBits:
-		return wrap("", "+0")
+		return wrap("CAST(", " AS UNSIGNED)")
 	case formDocument:
 		return wrap("CAST(", " AS CHAR CHARACTER SET utf8mb4)")
 	case formHex, formBinary:
@@ -74,14 +74,9 @@ func (p *Plan) readValue(c int, raw []byte) (change.Value, error) {
 }
 
 func (w *writer) readMembers(raw []byte, src *schema.Column) (change.Value, error) {
-	// "+0" makes a double of it on some servers.
 	n, err := strconv.ParseUint(string(raw), 10, 64)
 	if err != nil {
-		f, ferr := strconv.ParseFloat(string(raw), 64)
-		if ferr != nil || f < 0 {
-			return change.Value{}, err
-		}
-		n = uint64(f)
+		return change.Value{}, err
 	}
 	if w.form == formEnum && n == 0 {
 		return change.OrdinalOf(0), nil

@@ -257,7 +257,7 @@ func (w *writer) appendExact(dst []byte, column []byte, v change.Value, c *schem
 		}
 	case formEnum, formSet:
 		// As a number: a comparison with text would go by label.
-		dst = append(append(dst, column...), "+0 <=> "...)
+		dst = append(append(append(dst, "CAST("...), column...), " AS UNSIGNED) <=> "...)
 		return w.append(dst, v)
 	case formSingle, formReal:
 		var err error

@@ -1,0 +1,166 @@
+package target
+
+import (
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/twinspan/twinspan/change"
+	"github.com/twinspan/twinspan/internal/server"
+)
+
+// column definitions and the values that are hardest on each, in SQL.
+type typeCase struct {
+	name   string
+	flavor server.Flavor // empty: both
+	from   [2]int        // first version, zero: any
+	column string
+	values []string
+}
+
+var typeCases = []typeCase{
+	{name: "tinyint", column: "TINYINT", values: []string{"-128", "127", "0"}},
+	{name: "tinyint unsigned", column: "TINYINT UNSIGNED", values: []string{"255"}},
+	{name: "smallint", column: "SMALLINT", values: []string{"-32768", "32767"}},
+	{name: "smallint unsigned", column: "SMALLINT UNSIGNED", values: []string{"65535"}},
+	{name: "mediumint", column: "MEDIUMINT", values: []string{"-8388608", "8388607"}},
+	{name: "mediumint unsigned", column: "MEDIUMINT UNSIGNED ZEROFILL", values: []string{"16777215"}},
+	{name: "int", column: "INT", values: []string{"-2147483648", "2147483647"}},
+	{name: "int unsigned", column: "INT UNSIGNED", values: []string{"4294967295"}},
+	{name: "bigint", column: "BIGINT", values: []string{"-9223372036854775808", "9223372036854775807"}},
+	{name: "bigint unsigned", column: "BIGINT UNSIGNED", values: []string{"18446744073709551615", "0"}},
+	{name: "decimal", column: "DECIMAL(65,30)", values: []string{"99999999999999999999999999999999999.999999999999999999999999999999", "-0.000000000000000000000000000001", "0"}},
+	{name: "decimal unsigned", column: "DECIMAL(5,0) UNSIGNED", values: []string{"99999"}},
+	{name: "float", column: "FLOAT", values: []string{"3.4028234663852886e+38", "1.401298464324817e-45", "1.1754943508222875e-38", "0.1", "-16777217", "0"}},
+	{name: "float rounded", column: "FLOAT(7,3)", values: []string{"1234.567", "-0.001"}},
+	{name: "double", column: "DOUBLE", values: []string{"1.7976931348623157e308", "5e-324", "2.2250738585072011e-308", "0.1", "-1e-5", "123456789012345678"}},
+	{name: "double rounded", column: "DOUBLE(10,2)", values: []string{"12345678.91"}},
+	{name: "negative zero", flavor: server.MySQL, column: "DOUBLE", values: []string{"-0e0", "0e0"}},
+	{name: "negative zero float", flavor: server.MySQL, column: "FLOAT", values: []string{"-0e0"}},
+	{name: "bit 1", column: "BIT(1)", values: []string{"b'1'", "b'0'"}},
+	{name: "bit 64", column: "BIT(64)", values: []string{"b'1111111111111111111111111111111111111111111111111111111111111111'", "39"}},
+	{name: "bit 12", column: "BIT(12)", values: []string{"2087"}},
+	{name: "year", column: "YEAR", values: []string{"0", "1901", "2155", "2000"}},
+	{name: "date", column: "DATE", values: []string{"'0000-00-00'", "'9999-12-31'", "'2020-02-31'", "'2020-00-10'"}},
+	{name: "time", column: "TIME(6)", values: []string{"'-838:59:59.000000'", "'838:59:58.999999'", "'-00:00:00.000001'", "'00:00:00'"}},
+	{name: "time 0", column: "TIME", values: []string{"'-01:00:00'", "'23:59:59'"}},
+	{name: "time 3", column: "TIME(3)", values: []string{"'-01:00:00.100'"}},
+	{name: "datetime", column: "DATETIME(6)", values: []string{"'0000-00-00 00:00:00'", "'9999-12-31 23:59:59.999999'", "'1000-01-01 00:00:00.000001'"}},
+	{name: "datetime 0", column: "DATETIME", values: []string{"'2024-02-29 12:00:00'", "'0000-00-00 00:00:00'"}},
+	{name: "timestamp", column: "TIMESTAMP(6) NULL", values: []string{"'0000-00-00 00:00:00'", "'1970-01-01 00:00:01.000000'", "'2038-01-19 03:14:07.999999'", "NULL"}},
+	{name: "timestamp 0", column: "TIMESTAMP NULL DEFAULT NULL ON UPDATE CURRENT_TIMESTAMP", values: []string{"'2021-03-28 01:30:00'"}},
+	{name: "timestamp far", flavor: server.MariaDB, from: [2]int{11, 8}, column: "TIMESTAMP NULL", values: []string{"'2100-01-01 00:00:00'"}},
+	{name: "char", column: "CHAR(20)", values: []string{"'a'", "''", "'it''s \\\\ \"q\" `b`'", "'日本 🚲'", "x'000102'"}},
+	{name: "varchar", column: "VARCHAR(50)", values: []string{"'trailing  '", "'\\0\\n\\r\\Z%_'", "_utf8mb4 x'F09F9AB2'", "'--'", "'/*'"}},
+	{name: "varchar long", column: "VARCHAR(300)", values: []string{"REPEAT('é',300)"}},
+	{name: "text", column: "TEXT", values: []string{"REPEAT('x',65535)", "'a; DROP TABLE x'"}},
+	{name: "longtext", column: "LONGTEXT", values: []string{"REPEAT('日',100000)"}},
+	{name: "latin1", column: "VARCHAR(50) CHARACTER SET latin1", values: []string{"_latin1 x'e4f6fc80ff81'", "'plain'"}},
+	{name: "gbk", column: "VARCHAR(50) CHARACTER SET gbk", values: []string{"_gbk x'b0a1815c8140'", "'plain'"}},
+	{name: "sjis", column: "VARCHAR(50) CHARACTER SET sjis", values: []string{"_sjis x'835c5c'"}},
+	{name: "utf32", column: "VARCHAR(50) CHARACTER SET utf32", values: []string{"_utf32 x'0001F6B200000041'", "'plain'"}},
+	{name: "utf16", column: "TEXT CHARACTER SET utf16", values: []string{"_utf16 x'41424344'"}},
+	{name: "ucs2", column: "CHAR(9) CHARACTER SET ucs2", values: []string{"_ucs2 x'41424344'"}},
+	{name: "utf8mb3", column: "VARCHAR(9) CHARACTER SET utf8mb3", values: []string{"'日本'"}},
+	{name: "ascii", column: "VARCHAR(9) CHARACTER SET ascii", values: []string{"'ok'"}},
+	{name: "big5", column: "CHAR(9) CHARACTER SET big5", values: []string{"_big5 x'a5c0'"}},
+	{name: "gb18030", flavor: server.MySQL, column: "CHAR(9) CHARACTER SET gb18030", values: []string{"_gb18030 x'8130813041'"}},
+	{name: "binary", column: "BINARY(5)", values: []string{"x'6100000000'", "x'0000000000'", "x'61'", "x'2020202020'", "x'ff27225c60'"}},
+	{name: "varbinary", column: "VARBINARY(300)", values: []string{"x'6100'", "''", "x'275c'", "'plain'"}},
+	{name: "blob", column: "BLOB", values: []string{"x'00ff00'", "'plain'", "''"}},
+	{name: "longblob", column: "LONGBLOB", values: []string{"REPEAT(x'00ff', 100000)"}},
+	{name: "enum", column: "ENUM('a','b','1','2','it''s','日本','')", values: []string{"'a'", "'1'", "'2'", "'it''s'", "'日本'", "7"}},
+	{name: "enum beyond the basic plane", column: "ENUM('x🚲','y')", values: []string{"1", "2"}},
+	{name: "enum many", column: "ENUM(" + labels(300) + ")", values: []string{"1", "255", "256", "300"}},
+	{name: "enum gbk", column: "ENUM('啊','b') CHARACTER SET gbk", values: []string{"1", "2"}},
+	{name: "set", column: "SET(" + labels(64) + ")", values: []string{"1", "18446744073709551615", "9223372036854775808", "0"}},
+	{name: "geometry", column: "GEOMETRY", values: []string{
+		"ST_GeomFromText('POINT(1 2)')", "ST_GeomFromText('LINESTRING(0 0,1 1)', 4326)", "ST_GeomFromText('GEOMETRYCOLLECTION(POINT(1 1),LINESTRING(0 0,1 1))')",
+		"ST_GeomFromText('MULTIPOLYGON(((0 0,1 0,1 1,0 0)))')"}},
+	{name: "point", column: "POINT", values: []string{"ST_GeomFromText('POINT(39 92)', 4326)"}},
+	{name: "json", flavor: server.MySQL, column: "JSON", values: []string{`'{"b": [1, "x", null, true, {"c": 1.5}], "a": "日本\\n\\u0000"}'`, `'1'`, `'"text"'`, `'null'`, `'[]'`}},
+	{name: "json text", flavor: server.MariaDB, column: "JSON", values: []string{`'{"b": 1,  "a":2}'`}},
+	{name: "vector", flavor: server.MySQL, column: "VECTOR(4)", values: []string{"TO_VECTOR('[1,2.5,-3,0.1]')", "TO_VECTOR('[1]')"}},
+	{name: "vector", flavor: server.MariaDB, from: [2]int{11, 8}, column: "VECTOR(2)", values: []string{"VEC_FromText('[1,-2.5]')", "x'2720272027202720'"}},
+	{name: "uuid", flavor: server.MariaDB, column: "UUID", values: []string{"'12345678-9abc-1def-8123-456789ab0000'", "'12345678-9abc-7def-8123-456789abcdef'", "'00000000-0000-0000-0000-000000000000'", "'61616161-6161-6161-6161-616161616161'"}},
+	{name: "inet6", flavor: server.MariaDB, column: "INET6", values: []string{"'::'", "'ffee::1'", "'::ffff:1.2.3.4'", "'6161:6161:6161:6161:6161:6161:6161:6161'"}},
+	{name: "inet4", flavor: server.MariaDB, column: "INET4", values: []string{"'0.0.0.0'", "'255.1.2.3'", "'97.97.97.97'"}},
+	{name: "compressed", flavor: server.MariaDB, column: "VARCHAR(200)", values: []string{"REPEAT('a',150)"}},
+}
+
+func labels(n int) string {
+	s := make([]string, n)
+	for i := range s {
+		s[i] = fmt.Sprintf("'m%d'", i+1)
+	}
+	return strings.Join(s, ",")
+}
+
+// TestTypesBitForBit writes each value with Apply and compares the row images
+// that the server logs with those of the original INSERT.
+func TestTypesBitForBit(t *testing.T) {
+	onEach(t, func(t *testing.T, b *bench) {
+		b.exec("FLUSH BINARY LOGS")
+		for n, c := range typeCases {
+			if c.flavor != "" && c.flavor != b.info.Flavor || !b.info.AtLeast(c.from[0], c.from[1]) {
+				continue
+			}
+			t.Run(c.name, func(t *testing.T) {
+				sub := *b
+				sub.t = t
+				sub.roundTrip(fmt.Sprintf("c%d", n), c)
+			})
+		}
+	})
+}
+
+func (b *bench) roundTrip(table string, c typeCase) {
+	b.t.Helper()
+	for _, keyed := range []bool{true, false} {
+		src, dst := table+"s", table+"d"
+		key := "id INT PRIMARY KEY"
+		if !keyed {
+			src, dst, key = table+"ns", table+"nd", "id INT"
+		}
+		for _, n := range []string{src, dst} {
+			b.exec(fmt.Sprintf("CREATE TABLE %s (%s, v %s)", n, key, c.column))
+		}
+		for i, v := range c.values {
+			b.exec(fmt.Sprintf("INSERT INTO %s VALUES (%d, %s)", src, i+1, v))
+		}
+		b.exec(fmt.Sprintf("INSERT INTO %s VALUES (0, NULL)", src))
+		p := b.plan(src, dst)
+		reader := b.plan(src, src)
+		images := b.images(reader, "FROM "+src+" ORDER BY id = 0, id")
+		var rows []change.Row
+		for _, i := range images {
+			rows = append(rows, p.insert(i...))
+		}
+		out := b.mustApply(p, rows...)
+		if out.Inserted != len(rows) || out.Doubt() {
+			b.t.Errorf("outcome %+v", out)
+		}
+		want, got := b.loggedRows(src), b.loggedRows(dst)
+		if len(want) == 0 || !bytes.Equal(want, got) {
+			b.t.Errorf("keyed %v: row images differ\nsource %.400s\ntarget %.400s", keyed, hex.EncodeToString(want), hex.EncodeToString(got))
+			continue
+		}
+		// The same values as before images: each finds its own row.
+		moved := 0
+		for _, i := range images {
+			after := append([]change.Value(nil), i...)
+			after[0] = change.IntegerOf(i[0].Integer() + 1000)
+			b.mustApply(p, p.update(i, after))
+			moved++
+		}
+		b.want(fmt.Sprintf("SELECT COUNT(*), COUNT(CASE WHEN id >= 1000 THEN 1 END) FROM %s", dst), fmt.Sprintf("%d|%d", moved, moved))
+		for _, i := range images {
+			before := append([]change.Value(nil), i...)
+			before[0] = change.IntegerOf(i[0].Integer() + 1000)
+			b.mustApply(p, p.remove(before...))
+		}
+		b.want("SELECT COUNT(*) FROM "+dst, "0")
+	}
+}
