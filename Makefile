@@ -20,6 +20,7 @@ FUZZTIME ?= 30s
 PKG      ?= ./...
 RUN      ?= .
 COUNT    ?= 1
+PART     ?=
 
 .PHONY: help
 help: ## this list
@@ -64,8 +65,8 @@ demo: build ## two cities on this machine: load, crashes, and a comparison row b
 	@scripts/demo.sh $(FLAVOR) $(if $(KEEP),-keep) $(if $(SEED),-seed $(SEED))
 
 .PHONY: bench
-bench: build servers ## ratios: decoding, appending, applying (RUN)
-	$(GO) run ./test/bench -run '$(RUN)'
+bench: build servers ## ratios from one run: decode, append, apply (PART)
+	$(GO) run ./test/bench $(PART)
 
 .PHONY: fuzz
 fuzz: go-version ## every fuzz target for FUZZTIME (PKG, FUZZTIME)
