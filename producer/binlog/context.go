@@ -35,6 +35,7 @@ const (
 	varDefaultCollation      = 18
 	varRequirePrimaryKey     = 19
 	varTableEncryption       = 20
+	varNativeForeignKeys     = 21 // measured on 9.7: one byte, with statements that change rows
 	varMariaMicroseconds     = 128
 	varMariaXid              = 129
 	varMariaAlterPhase       = 130
@@ -140,6 +141,8 @@ func parseContext(b []byte) (queryContext, error) {
 			c.set("sql_require_primary_key", uint64(r.u8()))
 		case varTableEncryption:
 			c.set("default_table_encryption", uint64(r.u8()))
+		case varNativeForeignKeys:
+			c.set("innodb_native_foreign_keys", uint64(r.u8()))
 		case varMariaAlterPhase:
 			c.AlterPhase = r.u8() & (alterStart | alterCommit | alterRollback)
 			if c.AlterPhase&(alterCommit|alterRollback) != 0 {

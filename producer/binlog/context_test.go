@@ -26,6 +26,7 @@ var fullContext = []byte{
 	18, 255, 0,
 	19, 1,
 	20, 0,
+	21, 1,
 }
 
 func TestParseContext(t *testing.T) {
@@ -39,7 +40,7 @@ func TestParseContext(t *testing.T) {
 		Variables: map[string]string{
 			"auto_increment_increment": "2", "auto_increment_offset": "1", "lc_time_names": "110", "collation_database": "8",
 			"explicit_defaults_for_timestamp": "1", "default_collation_for_utf8mb4": "255",
-			"sql_require_primary_key": "1", "default_table_encryption": "0",
+			"sql_require_primary_key": "1", "default_table_encryption": "0", "innodb_native_foreign_keys": "1",
 		},
 	}
 	if d := cmp.Diff(want, got); d != "" {
@@ -68,7 +69,7 @@ func TestParseContext(t *testing.T) {
 }
 
 func TestParseContextRefuses(t *testing.T) {
-	for _, in := range [][]byte{{21}, {14, 0}, {127}, {132, 1}, {13, 0xff, 0xff, 0xff}} {
+	for _, in := range [][]byte{{22}, {14, 0}, {127}, {132, 1}, {13, 0xff, 0xff, 0xff}} {
 		if _, err := parseContext(in); !errors.Is(err, errContext) {
 			t.Errorf("%v: %v", in, err)
 		}
@@ -82,8 +83,8 @@ func TestParseContextRefuses(t *testing.T) {
 			t.Errorf("cut at %d: %v", n, err)
 		}
 	}
-	if whole != 18 {
-		t.Errorf("%d cuts between variables, want 18", whole)
+	if whole != 19 {
+		t.Errorf("%d cuts between variables, want 19", whole)
 	}
 }
 

@@ -247,6 +247,8 @@ func refusal(err error) *Halt {
 		return haltf(HaltGap, remedySnapshot, "the server can't continue from the log's GTID set").because(err)
 	case has("more gtids than", "not in the master's binlog", "which is not in the", "has not been generated"):
 		return haltf(HaltLogAhead, remedyLogAhead, "the server does not know all that the log holds").because(err)
+	case has("anonymous transaction", "auto_position mode"):
+		return haltf(HaltNoGTID, remedyNoGTID, "the binlog has transactions without GTID").because(err)
 	case has("max_allowed_packet", "log event entry exceeded"):
 		return haltf(HaltDecode, "raise max_allowed_packet on the server (SET GLOBAL max_allowed_packet=1073741824)",
 			"an event is larger than the server may send").because(err)
