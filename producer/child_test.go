@@ -28,6 +28,7 @@ import (
 const (
 	childLog    = "TWINSPAN_TEST_CHILD_LOG"
 	childServer = "TWINSPAN_TEST_CHILD_SERVER"
+	childForget = "TWINSPAN_TEST_CHILD_FORGET" // the producer's own defaults, and no payload kept
 )
 
 // runChild runs this test binary as a producer process when it is told to.
@@ -44,10 +45,14 @@ func runChild() bool {
 	if err != nil {
 		fail(err)
 	}
-	p, err := New(Config{
+	cfg := Config{
 		Stream: "s", Start: StartEarliest, BatchBytesMax: 4 << 10, TransactionChunkBytes: 8 << 10, BackoffMax: 100 * time.Millisecond,
 		Binlog: binlog.Config{Server: server.Endpoint{Address: os.Getenv(childServer), User: "root"}, Heartbeat: 200 * time.Millisecond},
-	}, l, zerolog.New(os.Stderr))
+	}
+	if os.Getenv(childForget) != "" {
+		l.forget, cfg.BatchBytesMax, cfg.TransactionChunkBytes = true, 0, 0
+	}
+	p, err := New(cfg, l, zerolog.New(os.Stderr))
 	if err != nil {
 		fail(err)
 	}

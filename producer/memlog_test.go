@@ -30,6 +30,8 @@ type memLog struct {
 	// is stored all the same.
 	fail func(log.Draft) (error, bool)
 	slow time.Duration // per confirmation
+	// forget drops payloads once they are in the file.
+	forget bool
 	// refuse makes OpenWriter fail.
 	refuse error
 }
@@ -191,6 +193,9 @@ func (l *memLog) store(epoch log.Epoch, d log.Draft) {
 	}
 	if _, err := l.file.Write(append(head, d.Payload...)); err != nil {
 		panic(err)
+	}
+	if l.forget {
+		l.entries[len(l.entries)-1].Payload = nil
 	}
 }
 
