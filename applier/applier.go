@@ -272,11 +272,15 @@ func (a *Applier) Resume(ctx context.Context) (log.Offset, error) {
 func (a *Applier) await(ctx context.Context) error {
 	select {
 	case <-a.ready:
-		return nil
 	case <-a.ended:
-		return fmt.Errorf("applier of stream %s: %w", a.cfg.Stream, log.ErrClosed)
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+	select {
+	case <-a.ended:
+		return fmt.Errorf("applier of stream %s: %w", a.cfg.Stream, log.ErrClosed)
+	default:
+		return nil
 	}
 }
 
