@@ -40,14 +40,17 @@ type Config struct {
 	// DataDir holds all this process keeps on disk.
 	DataDir string `yaml:"data_dir"`
 
-	Admin    Admin           `yaml:"admin"`
-	Node     Node            `yaml:"node"`
-	Log      Log             `yaml:"log"`
-	Source   server.Endpoint `yaml:"source"`
+	Admin  Admin           `yaml:"admin"`
+	Node   Node            `yaml:"node"`
+	Log    Log             `yaml:"log"`
+	Source server.Endpoint `yaml:"source"`
+	// Primary is asked which transactions it knows, where Source is a standby.
+	Primary  server.Endpoint `yaml:"primary"`
 	Producer Producer        `yaml:"producer"`
 	Target   server.Endpoint `yaml:"target"`
 	Consumer Consumer        `yaml:"consumer"`
 	Applier  Applier         `yaml:"applier"`
+	Doctor   Doctor          `yaml:"doctor"`
 	Logging  Logging         `yaml:"logging"`
 }
 
@@ -60,6 +63,9 @@ type Admin struct {
 
 // Node is the storage node of the log.
 type Node struct {
+	// Name is the node's identity; its directory remembers it and refuses
+	// another. Empty: node-, and the city.
+	Name   string `yaml:"name"`
 	Listen string `yaml:"listen"`
 	// Dir is where journal files live; empty: DataDir/log.
 	Dir string `yaml:"dir"`
@@ -93,6 +99,10 @@ type Producer struct {
 	BatchBytesMax         Bytes    `yaml:"batch_bytes_max"`
 	BatchDelay            Duration `yaml:"batch_delay"`
 	TransactionChunkBytes Bytes    `yaml:"transaction_chunk_bytes"`
+	// Skip lists GTIDs whose content is dropped: the operator's last resort.
+	Skip []string `yaml:"skip"`
+	// AllowGaps accepts holes in the sequence numbers of MariaDB domains.
+	AllowGaps bool `yaml:"allow_gaps"`
 }
 
 // Consumer is how the log is read.
@@ -107,6 +117,12 @@ type Applier struct {
 	BatchRows  int      `yaml:"batch_rows"`
 	BatchBytes Bytes    `yaml:"batch_bytes"`
 	BatchDelay Duration `yaml:"batch_delay"`
+}
+
+// Doctor is what the checks at start may leave be.
+type Doctor struct {
+	// Accept names mandatory checks whose failure shall not stop a role.
+	Accept []string `yaml:"accept"`
 }
 
 // Logging is what the process says on standard error.
@@ -126,8 +142,9 @@ func Default() *Config {
 			JournalFileBytes: 64 << 20,
 			Retention:        Retention{BytesMax: 10 << 30},
 		},
-		Log:    Log{Engine: "twinspan", Nodes: []string{"127.0.0.1:7040"}},
-		Source: server.Endpoint{TLS: server.TLS{Mode: "preferred"}},
+		Log:     Log{Engine: "twinspan", Nodes: []string{"127.0.0.1:7040"}},
+		Source:  server.Endpoint{TLS: server.TLS{Mode: "preferred"}},
+		Primary: server.Endpoint{TLS: server.TLS{Mode: "preferred"}},
 		Producer: Producer{
 			Start:                 "current",
 			BatchBytesMax:         256 << 10,
@@ -152,6 +169,12 @@ func (c *Config) Has(r Role) bool { return slices.Contains(c.Roles, r) }
 func (c *Config) complete() {
 	if c.Node.Dir == "" && c.DataDir != "" {
 		c.Node.Dir = filepath.Join(c.DataDir, "log")
+	}
+	if c.Node.Name == "" {
+		c.Node.Name = "node"
+		if c.City != "" {
+			c.Node.Name += "-" + c.City
+		}
 	}
 	if c.Consumer.Group == "" && c.City != "" {
 		c.Consumer.Group = "city-" + c.City

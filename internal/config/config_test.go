@@ -109,7 +109,7 @@ func TestProblemsNameTheirLine(t *testing.T) {
 		},
 		"word instead of section": {
 			minimal + "producer: fast\n",
-			[]string{"t.yaml:6:11: producer: a value can't stand here: it takes keys: start, server_id, batch_bytes_max, batch_delay, transaction_chunk_bytes"},
+			[]string{"t.yaml:6:11: producer: a value can't stand here: it takes keys: start, server_id, batch_bytes_max, batch_delay, transaction_chunk_bytes, skip, allow_gaps"},
 		},
 		"two documents": {
 			minimal + "---\nstream: other\n",
@@ -194,7 +194,7 @@ func TestExampleIsCompleteAndValid(t *testing.T) {
 	}
 	// What is required or depends on the place differs; the rest is the default.
 	differs := map[string]bool{
-		"stream": true, "city": true, "roles": true, "node.dir": true, "consumer.group": true,
+		"stream": true, "city": true, "roles": true, "node.dir": true, "node.name": true, "consumer.group": true,
 		"source.address": true, "source.user": true, "source.password_file": true,
 		"target.address": true, "target.user": true, "target.password_file": true,
 	}

@@ -162,7 +162,7 @@ func (d *decoder) sequence(n *ast.SequenceNode, path string, dst reflect.Value) 
 		return
 	}
 	d.origins[path] = d.where(n.GetToken())
-	out := reflect.MakeSlice(dst.Type(), 0, len(n.Values))
+	out := reflect.Zero(dst.Type()) // an empty list is nil, like none
 	for i, e := range n.Values {
 		text, ok := scalarText(e)
 		sub := fmt.Sprintf("%s[%d]", path, i)
@@ -214,7 +214,7 @@ func setText(dst reflect.Value, text string) error {
 			return fmt.Errorf("%q is neither true nor false", text)
 		}
 	case reflect.Slice:
-		out := reflect.MakeSlice(dst.Type(), 0, 4)
+		out := reflect.Zero(dst.Type())
 		for w := range strings.SplitSeq(text, ",") {
 			if w = strings.TrimSpace(w); w != "" {
 				out = reflect.Append(out, reflect.ValueOf(w).Convert(dst.Type().Elem()))

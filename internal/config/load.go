@@ -18,6 +18,8 @@ type Input struct {
 	Path  string   // the file, "-" for standard input, or "" for none
 	Env   []string // as os.Environ gives it
 	Flags []string // key=value, such as logging.level=debug
+	// Tool says that no role will run: what only roles need may be missing.
+	Tool bool
 }
 
 // Loaded is a configuration that was found valid.
@@ -56,7 +58,7 @@ func Load(in Input) (*Loaded, error) {
 	l.environment(d, in.Env)
 	l.flags(d, in.Flags)
 	c.complete()
-	v := validator{c: c, origins: d.origins}
+	v := validator{c: c, origins: d.origins, tool: in.Tool}
 	v.run()
 	l.Warnings = append(l.Warnings, v.warnings...)
 	// A key that could not be read keeps its default: do not complain about

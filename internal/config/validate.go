@@ -20,6 +20,7 @@ import (
 type validator struct {
 	c        *Config
 	origins  map[string]string
+	tool     bool
 	problems []Problem
 	warnings []Problem
 }
@@ -59,11 +60,15 @@ func (v *validator) run() {
 		v.warn("admin.listen", "%s can be reached from other machines, and the admin listener asks nobody for a password", c.Admin.Listen)
 	}
 	v.log()
+	v.doctor()
 	if c.Has(RoleNode) {
 		v.node()
 	}
 	if c.Has(RoleProducer) {
 		v.endpoint("source", c.Source)
+		if c.Primary.Address != "" {
+			v.endpoint("primary", c.Primary)
+		}
 		v.producer()
 	}
 	if c.Has(RoleConsumer) {
@@ -77,7 +82,7 @@ func (v *validator) run() {
 }
 
 func (v *validator) roles() {
-	if len(v.c.Roles) == 0 {
+	if len(v.c.Roles) == 0 && !v.tool {
 		v.problem("roles", "missing: list the roles of this process, such as [producer, node, consumer]")
 	}
 	var known []string
@@ -127,6 +132,7 @@ func (v *validator) log() {
 
 func (v *validator) node() {
 	n := v.c.Node
+	v.name("node.name", n.Name)
 	v.address("node.listen", n.Listen)
 	if n.Dir != "" && !filepath.IsAbs(n.Dir) {
 		v.problem("node.dir", "%q is not an absolute path", n.Dir)
@@ -204,6 +210,20 @@ func (v *validator) endpoint(path string, e server.Endpoint) {
 	}
 	if e.TLS.Mode != "required" && e.TLS.Mode != "verify" && (e.TLS.CA != "" || e.TLS.Cert != "") {
 		v.problem(path+".tls.mode", "ca and cert are used only with mode required or verify")
+	}
+}
+
+var checkShape = regexp.MustCompile(`^(source|target|log|node|process)\.[a-z_]+$`)
+
+func (v *validator) doctor() {
+	for i, name := range v.c.Doctor.Accept {
+		if !checkShape.MatchString(name) {
+			path := fmt.Sprintf("doctor.accept[%d]", i)
+			if v.origins[path] == "" {
+				path = "doctor.accept"
+			}
+			v.problem(path, "%q is not the name of a check: write it as doctor prints it, such as target.events", name)
+		}
 	}
 }
 

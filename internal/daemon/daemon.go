@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"github.com/twinspan/twinspan/log"
 )
 
 // State of a role.
@@ -28,10 +30,12 @@ const (
 
 // Halt is why a role stopped by itself, in words for people.
 type Halt struct {
-	Code   string `json:"code"`
-	Detail string `json:"detail"`
-	Remedy string `json:"remedy,omitempty"`
-	GTID   string `json:"gtid,omitempty"`
+	Code   string     `json:"code"`
+	Detail string     `json:"detail"`
+	Remedy string     `json:"remedy,omitempty"`
+	GTID   string     `json:"gtid,omitempty"`
+	Offset log.Offset `json:"offset,omitempty"` // of the change that can't be applied
+	Since  time.Time  `json:"since,omitzero"`
 }
 
 // Verdict is what an error of a role means.
@@ -52,6 +56,9 @@ type Role struct {
 	Run func(ctx context.Context, ready func()) error
 	// Judge tells what an error means; nil treats every error as one that may pass.
 	Judge func(error) Verdict
+	// Inside, when set, tells of a running role whether it stands still by
+	// itself, and what it is trying to get over.
+	Inside func() (halts []Halt, trouble string)
 }
 
 // Status of one role.
@@ -61,8 +68,12 @@ type Status struct {
 	Since    time.Time `json:"since"`
 	Restarts int       `json:"restarts"`
 	Error    string    `json:"error,omitempty"` // the last one
-	Halt     *Halt     `json:"halt,omitempty"`
 	RetryAt  time.Time `json:"retry_at,omitzero"`
+	// Halts say why it stands still: the reason it stopped, or what it found
+	// while it runs.
+	Halts []Halt `json:"halts,omitempty"`
+	// Trouble is what a running role is trying to get over by itself.
+	Trouble string `json:"trouble,omitempty"`
 }
 
 // Pauses before a role is started again.
@@ -77,8 +88,8 @@ const (
 
 // Daemon runs roles. Create it with New.
 type Daemon struct {
-	log   zerolog.Logger
-	roles []Role
+	logger zerolog.Logger
+	roles  []Role
 
 	mu     sync.Mutex
 	status map[string]*Status
@@ -88,8 +99,8 @@ type Daemon struct {
 }
 
 // New makes a daemon for the roles, in the order in which they start.
-func New(log zerolog.Logger, roles ...Role) *Daemon {
-	d := &Daemon{log: log, roles: roles, status: map[string]*Status{}, wake: map[string]chan struct{}{}}
+func New(logger zerolog.Logger, roles ...Role) *Daemon {
+	d := &Daemon{logger: logger, roles: roles, status: map[string]*Status{}, wake: map[string]chan struct{}{}}
 	for _, r := range roles {
 		d.status[r.Name] = &Status{Role: r.Name, State: Starting, Since: time.Now().UTC()}
 		d.wake[r.Name] = make(chan struct{}, 1)
@@ -136,22 +147,22 @@ func (d *Daemon) Run(ctx context.Context) error {
 
 // keep runs one role again and again until ctx ends. An error is fatal.
 func (d *Daemon) keep(ctx context.Context, r Role) error {
-	log := d.log.With().Str("role", r.Name).Logger()
+	logger := d.logger.With().Str("role", r.Name).Logger()
 	pause := pauseMin
 	for {
 		d.set(r.Name, func(s *Status) { s.State, s.RetryAt = keepHalted(s), time.Time{} })
-		log.Debug().Msg("starting")
+		logger.Debug().Msg("starting")
 		began := time.Now()
 		err := r.Run(ctx, func() {
-			d.set(r.Name, func(s *Status) { s.State, s.Halt, s.Error = Running, nil, "" })
-			log.Info().Msg("running")
+			d.set(r.Name, func(s *Status) { s.State, s.Halts, s.Error = Running, nil, "" })
+			logger.Info().Msg("running")
 		})
 		if ctx.Err() != nil {
 			d.set(r.Name, func(s *Status) { s.State, s.RetryAt = Stopped, time.Time{} })
 			if err != nil && !errors.Is(err, context.Canceled) {
-				log.Warn().Err(err).Msg("stopped with an error")
+				logger.Warn().Err(err).Msg("stopped with an error")
 			} else {
-				log.Info().Msg("stopped")
+				logger.Info().Msg("stopped")
 			}
 			return nil
 		}
@@ -172,18 +183,22 @@ func (d *Daemon) keep(ctx context.Context, r Role) error {
 		wait := pause + rand.N(pause/2)
 		if v.Halt != nil {
 			wait = pauseHalt
-			log.Error().Str("halt", v.Halt.Code).Str("gtid", v.Halt.GTID).Str("detail", v.Halt.Detail).
+			logger.Error().Str("halt", v.Halt.Code).Str("gtid", v.Halt.GTID).Str("detail", v.Halt.Detail).
 				Str("remedy", v.Halt.Remedy).Bool("final", v.Final).Msg("HALT")
 		} else {
-			log.Warn().Err(err).Dur("again_in", wait).Msg("failed, will start again")
+			logger.Warn().Err(err).Dur("again_in", wait).Msg("failed, will start again")
 			pause = min(2*pause, pauseMax)
 		}
 		d.set(r.Name, func(s *Status) {
 			s.Restarts++
-			s.Error, s.Halt = err.Error(), v.Halt
+			s.Error, s.Halts = err.Error(), nil
 			s.State, s.RetryAt = Retrying, time.Now().UTC().Add(wait)
 			if v.Halt != nil {
-				s.State = Halted
+				h := *v.Halt
+				if h.Since.IsZero() {
+					h.Since = time.Now().UTC()
+				}
+				s.State, s.Halts = Halted, []Halt{h}
 			}
 			if v.Final {
 				s.RetryAt = time.Time{}
@@ -240,10 +255,17 @@ func (d *Daemon) Retry() {
 // Status is the state of every role, in their order.
 func (d *Daemon) Status() []Status {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	out := make([]Status, 0, len(d.roles))
 	for _, r := range d.roles {
 		out = append(out, *d.status[r.Name])
+	}
+	d.mu.Unlock()
+	for i, r := range d.roles {
+		if s := &out[i]; s.State == Running && r.Inside != nil {
+			if s.Halts, s.Trouble = r.Inside(); len(s.Halts) > 0 {
+				s.State = Halted
+			}
+		}
 	}
 	return out
 }
@@ -253,9 +275,13 @@ func (d *Daemon) Ready() error {
 	var errs []error
 	for _, s := range d.Status() {
 		switch {
-		case s.State == Running:
-		case s.Halt != nil:
-			errs = append(errs, fmt.Errorf("%s: halt %s: %s", s.Role, s.Halt.Code, s.Halt.Detail))
+		case s.State == Running && s.Trouble == "":
+		case len(s.Halts) > 0:
+			for _, h := range s.Halts {
+				errs = append(errs, fmt.Errorf("%s: halt %s: %s", s.Role, h.Code, h.Detail))
+			}
+		case s.Trouble != "":
+			errs = append(errs, fmt.Errorf("%s: %s", s.Role, s.Trouble))
 		case s.Error != "":
 			errs = append(errs, fmt.Errorf("%s: %s: %s", s.Role, s.State, s.Error))
 		default:

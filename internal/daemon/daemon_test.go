@@ -91,13 +91,13 @@ func TestFailureIsRetriedWithGrowingPauses(t *testing.T) {
 func TestHaltIsShownAndLookedAtAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gap := errors.New("gap")
-		cured := false
-		runs := 0
+		var cured atomic.Bool
+		var runs atomic.Int32
 		d := New(zerolog.Nop(),
 			Role{Name: "node", Run: worker},
 			Role{Name: "producer",
 				Run: func(ctx context.Context, ready func()) error {
-					if runs++; !cured {
+					if runs.Add(1); !cured.Load() {
 						return gap
 					}
 					return worker(ctx, ready)
@@ -112,23 +112,23 @@ func TestHaltIsShownAndLookedAtAgain(t *testing.T) {
 		go func() { done <- d.Run(ctx) }()
 		time.Sleep(time.Second)
 		s := d.Status()[1]
-		if s.State != Halted || s.Halt == nil || s.Halt.Code != "GAP" || d.Status()[0].State != Running {
+		if s.State != Halted || len(s.Halts) != 1 || s.Halts[0].Code != "GAP" || d.Status()[0].State != Running {
 			t.Fatalf("%+v", d.Status())
 		}
 		if err := d.Ready(); err == nil || err.Error() != "producer: halt GAP: gap" {
 			t.Errorf("ready: %v", err)
 		}
 		time.Sleep(2 * pauseHalt)
-		if runs != 3 {
-			t.Errorf("%d runs", runs)
+		if n := runs.Load(); n != 3 {
+			t.Errorf("%d runs", n)
 		}
-		cured = true
+		cured.Store(true)
 		d.Retry()
 		synctest.Wait()
 		if err := d.Ready(); err != nil {
 			t.Error(err)
 		}
-		if s := d.Status()[1]; s.Halt != nil || s.Error != "" {
+		if s := d.Status()[1]; s.Halts != nil || s.Error != "" {
 			t.Errorf("%+v", s)
 		}
 		cancel()

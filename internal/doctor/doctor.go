@@ -65,6 +65,16 @@ func (r *Report) Failed(s Severity) []Finding {
 	return out
 }
 
+// Accept makes the named checks advisory: the operator has looked at them.
+func (r *Report) Accept(checks []string) {
+	for i := range r.Findings {
+		if f := &r.Findings[i]; slices.Contains(checks, f.Check) && f.Severity == Mandatory {
+			f.Severity = Advisory
+			f.Remedy += " (accepted by doctor.accept)"
+		}
+	}
+}
+
 // unreachable makes a report of an error.
 func (r *Report) unreachable(err error) *Report {
 	r.Err = err

@@ -236,7 +236,7 @@ func TestTables(t *testing.T) {
 			}
 			ctx := context.Background()
 			expect(t, Source(ctx, s.DB(), SourceOptions{Address: s.Address}), source)
-			target := map[string]string{"target.triggers": "mandatory", "target.events": "ok", "target.foreign_keys": "advisory"}
+			target := map[string]string{"target.triggers": "advisory", "target.events": "ok", "target.foreign_keys": "advisory"}
 			expect(t, Target(ctx, s.DB(), TargetOptions{Address: s.Address}), target)
 			s.Exec(t, "SET GLOBAL event_scheduler = ON")
 			defer s.Exec(t, "SET GLOBAL event_scheduler = OFF")
@@ -371,6 +371,6 @@ func TestPlaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect(t, Node(file, 1), map[string]string{"node.dir": "mandatory"})
-	expect(t, Process([]Secret{{"source.password_file", file}}), map[string]string{"process.file": "advisory"})
-	expect(t, Process([]Secret{{"source.password_file", file + "x"}}), map[string]string{"process.file": "mandatory"})
+	expect(t, Process([]Secret{{Key: "source.password_file", Path: file}}), map[string]string{"process.file": "advisory"})
+	expect(t, Process([]Secret{{Key: "source.password_file", Path: file + "x"}}), map[string]string{"process.file": "mandatory"})
 }

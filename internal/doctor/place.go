@@ -110,8 +110,9 @@ func Node(dir string, journalFileBytes int64) *Report {
 
 // Secret is one file that must be readable and private.
 type Secret struct {
-	Key  string // of the configuration
-	Path string
+	Key    string // of the configuration
+	Path   string
+	Public bool // a certificate: anybody may read it
 }
 
 // Process looks at the files that the configuration names.
@@ -129,7 +130,7 @@ func Process(secrets []Secret) *Report {
 		case err != nil:
 			r.add(Finding{Check: "file", Severity: Mandatory, Outcome: Failed, Detail: fmt.Sprintf("%s %s: %v", s.Key, s.Path, err),
 				Remedy: "make the file, readable by the user that twinspan runs as"})
-		case info.Mode().Perm()&0o007 != 0 && filepath.Ext(s.Path) != ".pem" && filepath.Ext(s.Path) != ".crt":
+		case info.Mode().Perm()&0o007 != 0 && !s.Public:
 			r.add(Finding{Check: "file", Severity: Advisory, Outcome: Failed,
 				Detail: fmt.Sprintf("%s %s can be read by everybody", s.Key, s.Path), Remedy: "chmod 0640 " + s.Path})
 		default:

@@ -84,13 +84,13 @@ func (p *probe) firing(ctx context.Context) {
 		WHERE t.trigger_schema NOT IN ('mysql', 'sys', 'performance_schema', 'information_schema', 'twinspan')`)
 	switch {
 	case err != nil:
-		p.unknown("triggers", Mandatory, err)
+		p.unknown("triggers", Advisory, err)
 	case len(triggers) == 0:
-		p.ok("triggers", Mandatory, "no trigger would fire for replicated rows")
+		p.ok("triggers", Advisory, "no trigger would fire for replicated rows")
 	default:
-		p.add(Finding{Check: "triggers", Severity: Mandatory, Outcome: Failed,
+		p.add(Finding{Check: "triggers", Severity: Advisory, Outcome: Failed,
 			Detail: fmt.Sprintf("%d triggers: %s", len(triggers), listing(triggers, tablesListed)),
-			Remedy: "they would fire for replicated rows, whose effects are in the log already: keep their text, drop them here, create them at failover",
+			Remedy: "on a replicated table they would do again what is in the log already, so the applier halts there (TRIGGERS): keep their text, drop them here, create them at failover",
 			SQL:    dropEach("TRIGGER", triggers)})
 	}
 	events, err := p.names(ctx, `SELECT CONCAT(t.event_schema, '.', t.event_name) FROM information_schema.events t WHERE t.status = 'ENABLED'`)

@@ -1,0 +1,156 @@
+// Command twinspan replicates a MySQL set to another city. Everything is in this
+// one binary: the daemon that plays any mix of roles, and the verbs to look at it.
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/twinspan/twinspan/internal/cli"
+	"github.com/twinspan/twinspan/internal/config"
+)
+
+func main() {
+	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.Environ()}
+	os.Exit(a.execute(context.Background(), os.Args[1:]))
+}
+
+// app is what the verbs share: where they read and write, and the flags that all
+// of them have.
+type app struct {
+	in       io.Reader
+	out, err io.Writer
+	env      []string
+
+	configPath string
+	set        []string
+	output     string
+}
+
+// execute runs one command line and returns its exit code.
+func (a *app) execute(ctx context.Context, args []string) int {
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	err := root.ExecuteContext(ctx)
+	var known *cli.Error
+	if err != nil && !errors.As(err, &known) && strings.HasPrefix(err.Error(), "unknown command") {
+		what, _, _ := strings.Cut(err.Error(), "\n")
+		hint := "twinspan --help lists the commands"
+		if _, suggestion, ok := strings.Cut(err.Error(), "Did you mean this?"); ok {
+			hint = "did you mean " + strings.Join(strings.Fields(suggestion), " or ") + "?"
+		}
+		err = cli.Fail(cli.ExitUsage, errors.New(what), hint)
+	}
+	return cli.Report(a.err, err)
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "twinspan",
+		Short: "Replicates MySQL and MariaDB between cities, exactly",
+		Long: `Twinspan moves every committed transaction of a MySQL or MariaDB set to another
+city: a producer reads a standby's binlog into an ordered, durable log; appliers
+write it to the target. What can't be replicated exactly halts with a name and a
+remedy.
+
+Exit codes: 0 ok, 1 error, 2 usage or configuration, 3 differences found,
+4 refused as unsafe, 5 unreachable.`,
+		Example: `  twinspan config example > twinspan.yaml     a file with every key explained
+  twinspan doctor -c twinspan.yaml            what must be different, and the SQL for it
+  twinspan run -c twinspan.yaml               run the roles named in the file
+  twinspan status -c twinspan.yaml            ask the running process`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.CompletionOptions.DisableDescriptions = false
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return cli.Fail(cli.ExitUsage, err, c.CommandPath()+" --help shows the flags")
+	})
+	f := root.PersistentFlags()
+	f.StringVarP(&a.configPath, "config", "c", "", "configuration file, - for standard input (default $TWINSPAN_CONFIG, ./twinspan.yaml or /etc/twinspan/twinspan.yaml)")
+	f.StringArrayVar(&a.set, "set", nil, "override one key of the configuration, such as logging.level=debug (repeatable)")
+	f.StringVarP(&a.output, "output", "o", "table", "output format: table, json or yaml")
+	root.AddCommand(
+		a.runCommand(), a.doctorCommand(), a.statusCommand(), a.configCommand(), a.topicCommand(),
+		a.schemaCommand(), a.verifyCommand(), a.versionCommand(),
+	)
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	return root
+}
+
+// group makes a command that only holds others.
+func group(use, short, example string, sub ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Example: example, Args: args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
+	c.AddCommand(sub...)
+	return c
+}
+
+// args makes a complaint about arguments a usage error.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(c *cobra.Command, a []string) error {
+		if err := check(c, a); err != nil {
+			return cli.Fail(cli.ExitUsage, err, c.CommandPath()+" --help shows how it is used")
+		}
+		return nil
+	}
+}
+
+// printer writes results in the format that was asked for.
+func (a *app) printer() (*cli.Printer, error) {
+	f, err := cli.ParseFormat(a.output)
+	if err != nil {
+		return nil, err
+	}
+	return cli.NewPrinter(a.out, f), nil
+}
+
+// path is the configuration file to read: the flag's, the environment's, or the
+// first of the usual places that exists; "" when there is none.
+func (a *app) path() string {
+	if a.configPath != "" {
+		return a.configPath
+	}
+	for _, e := range a.env {
+		if v, ok := strings.CutPrefix(e, config.FileVariable+"="); ok && v != "" {
+			return v
+		}
+	}
+	for _, p := range []string{"twinspan.yaml", "/etc/twinspan/twinspan.yaml"} {
+		if _, err := os.Stat(p); err == nil {
+			return p
+		}
+	}
+	return ""
+}
+
+// load reads the configuration; its problems are printed, one in a line.
+func (a *app) load(tool bool) (*config.Loaded, error) {
+	l, err := config.Load(config.Input{Path: a.path(), Env: a.env, Flags: a.set, Tool: tool})
+	var invalid *config.Invalid
+	switch {
+	case errors.As(err, &invalid):
+		for _, p := range invalid.Problems {
+			cli.Report(a.err, errors.New(p.String()))
+		}
+		if a.path() == "" {
+			return nil, cli.Fail(cli.ExitUsage, errors.New("no configuration file was found"),
+				"name one with -c, or make one: twinspan config example > twinspan.yaml")
+		}
+		return l, cli.Exit(cli.ExitUsage)
+	case err != nil:
+		return nil, cli.Fail(cli.ExitUsage, err, "name the file with -c, or make one: twinspan config example > twinspan.yaml")
+	}
+	return l, nil
+}
