@@ -59,6 +59,18 @@ func (st *Stream) Read(q Query, entries []Stored, buf []byte) ([]Stored, []byte,
 	return entries, buf, next, err
 }
 
+// Readable tells early what the first Read would fail with.
+func (st *Stream) Readable(q Query) error {
+	p, err := st.plan(q)
+	if p.file != nil && len(p.places) > 0 {
+		st.store.release(p.file)
+	}
+	if errors.Is(err, log.ErrSuspect) {
+		return nil // the entries may be asked for in vain, but the stream is there
+	}
+	return err
+}
+
 // plan is what one Read does: some entries of one file, which stays acquired
 // when there are places.
 type plan struct {

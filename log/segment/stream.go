@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/twinspan/twinspan/log"
 )
@@ -55,7 +56,10 @@ type kept struct {
 }
 
 // cursorsMax bounds what one stream's groups can make the meta hold.
-const cursorsMax = 1024
+const (
+	cursorsMax     = 1024
+	cursorBytesMax = 4 << 20 // names and GTID sets of one stream's cursors
+)
 
 // streamsMax bounds the meta; it is far above the number of MySQL sets of a site.
 const streamsMax = 4096
@@ -99,6 +103,44 @@ func (st *Stream) Status() (Status, <-chan struct{}, error) {
 
 func (st *Stream) statusLocked() Status {
 	return Status{Bounds: st.boundsLocked(), Last: st.last, Segment: st.open().Number, Broken: st.broken, Suspect: st.suspect}
+}
+
+// Progress is how far an epoch got.
+type Progress struct {
+	Last log.Offset // newest durable entry that the epoch found or appended
+	Err  error      // the epoch appends no more: log.ErrFenced, log.ErrFull, …
+}
+
+// Progress is the present one and a channel that is closed when it changes. Last
+// is true even with an error.
+func (st *Stream) Progress(epoch log.Epoch) (Progress, <-chan struct{}, error) {
+	st.store.mu.Lock()
+	defer st.store.mu.Unlock()
+	st.watched = true
+	p := Progress{Last: st.last}
+	switch {
+	case epoch > st.epoch:
+		p.Last = log.None
+		p.Err = fmt.Errorf("stream %q: epoch %d is not sealed here, the stream is at %d: %w", st.name, epoch, st.epoch, log.ErrProtocol)
+	case epoch < st.epoch:
+		// Its entries end where the first segment of a later epoch starts.
+		known := false
+		for _, g := range slices.Backward(st.segments) {
+			if g.Epoch <= epoch {
+				known = true
+				break
+			}
+			p.Last = g.First - 1
+			known = g.Number == 1
+		}
+		if !known {
+			p.Last = log.None // retention took the segment that would tell
+		}
+		p.Err = fmt.Errorf("stream %q: epoch %d, the stream is at %d: %w", st.name, epoch, st.epoch, log.ErrFenced)
+	case st.broken != nil:
+		p.Err = fmt.Errorf("stream %q: %w", st.name, st.broken)
+	}
+	return p, st.changed, st.store.aliveLocked()
 }
 
 // Bounds of the stream as its readers may see them.
@@ -226,8 +268,8 @@ func (s *Store) Fence(ctx context.Context, name string, epoch log.Epoch, create 
 	fail := func(err error) (*Stream, Status, error) {
 		return nil, Status{}, fmt.Errorf("fence stream %q: %w", name, err)
 	}
-	if name == "" || len(name) > NameMax {
-		return fail(fmt.Errorf("a name has 1 to %d bytes: %w", NameMax, log.ErrProtocol))
+	if name == "" || len(name) > NameMax || !utf8.ValidString(name) {
+		return fail(fmt.Errorf("a name has 1 to %d bytes of UTF-8: %w", NameMax, log.ErrProtocol))
 	}
 	s.mu.Lock()
 	st := s.names[name]
@@ -391,8 +433,8 @@ func (st *Stream) StoreCursor(c log.Cursor) error {
 	fail := func(err error) error {
 		return fmt.Errorf("stream %q: cursor %q at %d: %w", st.name, c.Group, c.Offset, err)
 	}
-	if c.Group == "" || len(c.Group) > NameMax || len(c.GTIDSet) > log.MaxPayload {
-		return fail(fmt.Errorf("a group's name has 1 to %d bytes: %w", NameMax, log.ErrProtocol))
+	if c.Group == "" || len(c.Group) > NameMax || !utf8.ValidString(c.Group) || !utf8.ValidString(c.GTIDSet) {
+		return fail(fmt.Errorf("a group's name has 1 to %d bytes of UTF-8: %w", NameMax, log.ErrProtocol))
 	}
 	if c.UpdatedAt.IsZero() {
 		c.UpdatedAt = st.store.cfg.Now()
@@ -401,6 +443,10 @@ func (st *Stream) StoreCursor(c log.Cursor) error {
 	s := st.store
 	s.mu.Lock()
 	old, known := st.cursors[c.Group]
+	bytes := len(c.GTIDSet) - len(old.GTIDSet)
+	for _, other := range st.cursors {
+		bytes += len(other.Group) + len(other.GTIDSet)
+	}
 	err := s.aliveLocked()
 	switch {
 	case err != nil:
@@ -408,6 +454,8 @@ func (st *Stream) StoreCursor(c log.Cursor) error {
 		err = fmt.Errorf("the last confirmed entry is %d: %w", st.lac, log.ErrProtocol)
 	case known && c.Offset < old.Offset:
 		err = fmt.Errorf("it is at %d: %w", old.Offset, log.ErrCursorBehind)
+	case bytes > cursorBytesMax:
+		err = fmt.Errorf("the stream's cursors would take %d bytes: %w", bytes, log.ErrTooLarge)
 	case !known && len(st.cursors) >= cursorsMax:
 		err = fmt.Errorf("the stream has %d cursors already: %w", cursorsMax, log.ErrFull)
 	}

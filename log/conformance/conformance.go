@@ -1,0 +1,700 @@
+// Package conformance is the contract of log.Log as tests. Every engine passes
+// it: what a caller may rely on is what is checked here.
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twinspan/twinspan/log"
+)
+
+// Open gives a fresh, empty log that is closed by the test's cleanup.
+type Open func(t *testing.T) log.Log
+
+// Crash ends whatever serves l without any warning, starts it again on what it
+// left, and gives the log anew. l is of no more use.
+type Crash func(t *testing.T, l log.Log) log.Log
+
+// patience bounds every single wait of the suite.
+const patience = 30 * time.Second
+
+// Run runs the suite.
+func Run(t *testing.T, open Open) {
+	for _, c := range []struct {
+		name string
+		run  func(t *testing.T, l log.Log)
+	}{
+		{"order", order},
+		{"pipelining", pipelining},
+		{"concurrent appends", concurrent},
+		{"zombie writer is fenced", zombie},
+		{"writer in flight is fenced", zombieInFlight},
+		{"tail following", tail},
+		{"many readers", manyReaders},
+		{"topics", topics},
+		{"committed stops at the LSO", committed},
+		{"bounds", bounds},
+		{"cursors", cursors},
+		{"no such stream", noStream},
+		{"reader ahead of the log", ahead},
+		{"large payloads", large},
+		{"refused payloads", refused},
+		{"many streams", manyStreams},
+		{"slow reader", slowReader},
+		{"close of a writer", closeWriter},
+		{"close of a reader", closeReader},
+		{"close of the log", closeLog},
+		{"contexts", contexts},
+		{"reader resumes anywhere", resume},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.run(t, open(t)) })
+	}
+}
+
+// RunCrash adds what must hold across crashes.
+func RunCrash(t *testing.T, open Open, crash Crash) {
+	t.Run("acknowledged entries survive", func(t *testing.T) { survive(t, open(t), crash) })
+	t.Run("writer dies with the node", func(t *testing.T) { writerDies(t, open(t), crash) })
+	t.Run("cursors and epochs survive", func(t *testing.T) { stateSurvives(t, open(t), crash) })
+}
+
+func ctxOf(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func must[T any](t *testing.T) func(v T, err error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantError(t *testing.T, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Fatalf("error %v, want %v", err, want)
+	}
+}
+
+// body is the payload of an entry: anyone can check it.
+func body(stream string, o log.Offset) []byte {
+	r := rand.New(rand.NewPCG(uint64(o), uint64(len(stream))))
+	b := fmt.Appendf(nil, "%s/%d/", stream, o)
+	for range r.IntN(300) {
+		b = append(b, byte(r.Uint32()))
+	}
+	return b
+}
+
+func openWriter(t *testing.T, l log.Log, stream string) log.Writer {
+	t.Helper()
+	return must[log.Writer](t)(l.OpenWriter(ctxOf(t), stream))
+}
+
+func openReader(t *testing.T, l log.Log, stream string, o log.ReaderOptions) log.Reader {
+	t.Helper()
+	r := must[log.Reader](t)(l.OpenReader(ctxOf(t), stream, o))
+	t.Cleanup(func() { check(t, r.Close()) })
+	return r
+}
+
+// fill appends n entries of a stream and waits for the last.
+func fill(t *testing.T, w log.Writer, stream string, n int) {
+	t.Helper()
+	last := w.Bounds().LAC
+	for range n {
+		d := log.Draft{Topic: log.TopicData, EndsTransaction: true, Payload: body(stream, last+1)}
+		o := must[log.Offset](t)(w.Append(ctxOf(t), d))
+		if o != last+1 {
+			t.Fatalf("append got offset %d, want %d", o, last+1)
+		}
+		last = o
+	}
+	if a := must[log.Ack](t)(w.Wait(ctxOf(t), last)); a.Offset != last {
+		t.Fatalf("ack %+v, want offset %d", a, last)
+	}
+}
+
+// expect reads n entries and checks them.
+func expect(t *testing.T, r log.Reader, stream string, from log.Offset, n int) {
+	t.Helper()
+	ctx := ctxOf(t)
+	for o := from; o < from+log.Offset(n); o++ {
+		e, err := r.Next(ctx)
+		if err != nil {
+			t.Fatalf("stream %q entry %d: %v", stream, o, err)
+		}
+		if e.Offset != o || !bytes.Equal(e.Payload, body(stream, o)) {
+			t.Fatalf("stream %q: got entry %d of %d bytes, want entry %d", stream, e.Offset, len(e.Payload), o)
+		}
+	}
+}
+
+// quiet checks that the reader has nothing to deliver now.
+func quiet(t *testing.T, r log.Reader) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if e, err := r.Next(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("entry %d, error %v: want nothing yet", e.Offset, err)
+	}
+}
+
+func order(t *testing.T, l log.Log) {
+	w := openWriter(t, l, "s")
+	if w.Epoch() == 0 {
+		t.Fatal("the writer's epoch is 0")
+	}
+	before := time.Now().Add(-time.Minute)
+	fill(t, w, "s", 1000)
+	r := openReader(t, l, "s", log.ReaderOptions{})
+	e := must[log.Entry](t)(r.Next(ctxOf(t)))
+	if e.Offset != 0 || e.Epoch != w.Epoch() || e.Topic != log.TopicData || !e.EndsTransaction || e.AppendedAt.Before(before) || e.AppendedAt.After(time.Now().Add(time.Minute)) {
+		t.Fatalf("entry %+v", e)
+	}
+	expect(t, r, "s", 1, 999)
+	quiet(t, r)
+	check(t, w.Close())
+}
+
+func pipelining(t *testing.T, l log.Log) {
+	w := openWriter(t, l, "s")
+	const n = 20000
+	for o := range log.Offset(n) {
+		if got := must[log.Offset](t)(w.Append(ctxOf(t), log.Draft{Topic: log.TopicData, EndsTransaction: true, Payload: body("s", o)})); got != o {
+			t.Fatalf("offset %d, want %d", got, o)
+		}
+	}
+	for _, o := range []log.Offset{n - 1, 0, n / 2} {
+		must[log.Ack](t)(w.Wait(ctxOf(t), o))
+	}
+	if b := w.Bounds(); b.LAC != n-1 || b.LSO != n-1 || b.Epoch != w.Epoch() {
+		t.Fatalf("bounds %+v", b)
+	}
+	expect(t, openReader(t, l, "s", log.ReaderOptions{}), "s", 0, n)
+	check(t, w.Close())
+}
+
+func concurrent(t *testing.T, l log.Log) {
+	w := openWriter(t, l, "s")
+	const writers, each = 8, 300
+	var mu sync.Mutex
+	at := map[log.Offset]string{}
+	var all sync.WaitGroup
+	for g := range writers {
+		all.Go(func() {
+			var last log.Offset = log.None
+			for i := range each {
+				p := fmt.Sprintf("%d/%d", g, i)
+				o, err := w.Append(ctxOf(t), log.Draft{Topic: log.TopicData, EndsTransaction: true, Payload: []byte(p)})
+				if err == nil {
+					_, err = w.Wait(ctxOf(t), o)
+				}
+				if err != nil || o <= last {
+					t.Errorf("append %s after %d: %d, %v", p, last, o, err)
+					return
+				}
+				last = o
+				mu.Lock()
+				at[o] = p
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	r := openReader(t, l, "s", log.ReaderOptions{})
+	for o := range log.Offset(writers * each) {
+		if e := must[log.Entry](t)(r.Next(ctxOf(t))); e.Offset != o || string(e.Payload) != at[o] {
+			t.Fatalf("entry %d is %q, want %q", o, e.Payload, at[o])
+		}
+	}
+	check(t, w.Close())
+}
+
+func zombie(t *testing.T, l log.Log) {
+	old := openWriter(t, l, "s")
+	fill(t, old, "s", 10)
+	young := openWriter(t, l, "s")
+	if young.Epoch() <= old.Epoch() {
+		t.Fatalf("epoch %d after %d", young.Epoch(), old.Epoch())
+	}
+	if b := young.Bounds(); b.LAC != 9 || b.LSO != 9 {
+		t.Fatalf("bounds %+v", b)
+	}
+	fill(t, young, "s", 10)
+	o, err := old.Append(ctxOf(t), log.Draft{Topic: log.TopicData, EndsTransaction: true, Payload: []byte("zombie")})
+	if err == nil { // it may only be found out when the append arrives
+		_, err = old.Wait(ctxOf(t), o)
+	}
+	wantError(t, err, log.ErrFenced)
+	if _, err := old.Append(ctxOf(t), log.Draft{Topic: log.TopicData, Payload: []byte("zombie")}); err == nil {
+		t.Fatal("a dead writer took an entry")
+	}
+	if a := must[log.Ack](t)(old.Wait(ctxOf(t), 9)); a.Offset != 9 {
+		t.Fatalf("ack %+v of an entry confirmed before the fence", a)
+	}
+	_ = old.Close() // it has an entry in flight that will never be confirmed
+	expect(t, openReader(t, l, "s", log.ReaderOptions{}), "s", 0, 20)
+	check(t, young.Close())
+}
+
+// zombieInFlight fences a writer that appends without a pause: what it saw
+// confirmed is there, and nothing of it comes after the new writer's first.
+func zombieInFlight(t *testing.T, l log.Log) {
+	for range 10 {
+		old := openWriter(t, l, "s")
+		start := old.Bounds().LAC + 1
+		acked := start - 1
+		done := make(chan struct{}) // closed by the zombie's goroutine
+		go func() {
+			defer close(done)
+			for {
+				o, err := old.Append(context.Background(), log.Draft{Topic: log.TopicData, EndsTransaction: true, Payload: []byte("old")})
+				if err == nil && o%16 == 0 {
+					_, err = old.Wait(context.Background(), o)
+				}
+				if err != nil {
+					return
+				}
+				if o%16 == 0 {
+					acked = o
+				}
+			}
+		}()
+		time.Sleep(20 * time.Millisecond)
+		young := openWriter(t, l, "s")
+		base := young.Bounds().LAC
+		o := must[log.Offset](t)(young.Append(ctxOf(t), log.Draft{Topic: log.TopicData, EndsTransaction: true, Payload: []byte("young")}))
+		must[log.Ack](t)(young.Wait(ctxOf(t), o))
+		<-done
+		_ = old.Close() // it was fenced with entries in flight
+		if base < acked || o != base+1 {
+			t.Fatalf("the new writer starts at %d behind %d, the old one saw %d confirmed", o, base, acked)
+		}
+		r := openReader(t, l, "s", log.ReaderOptions{From: start})
+		for want := start; want <= o; want++ {
+			e := must[log.Entry](t)(r.Next(ctxOf(t)))
+			text, epoch := "old", old.Epoch()
+			if want == o {
+				text, epoch = "young", young.Epoch()
+			}
+			if e.Offset != want || string(e.Payload) != text || e.Epoch != epoch {
+				t.Fatalf("entry %d %q epoch %d, want %d %q epoch %d", e.Offset, e.Payload, e.Epoch, want, text, epoch)
+			}
+		}
+		quiet(t, r)
+		check(t, young.Close())
+	}
+}
+
+func tail(t *testing.T, l log.Log) {
+	w := openWriter(t, l, "s")
+	r := openReader(t, l, "s", log.ReaderOptions{})
+	quiet(t, r)
+	var worst time.Duration
+	for o := range log.Offset(50) {
+		must[log.Offset](t)(w.Append(ctxOf(t), log.Draft{Topic: log.TopicData, EndsTransaction: true, Payload: body("s", o)}))
+		must[log.Ack](t)(w.Wait(ctxOf(t), o))
+		confirmed := time.Now()
+		expect(t, r, "s", o, 1)
+		worst = max(worst, time.Since(confirmed))
+		time.Sleep(2 * time.Millisecond)
+	}
+	// Far below any polling interval one would dare, far above a busy machine's
+	// scheduling.
+	if worst > time.Second {
+		t.Fatalf("an entry came %v after it was confirmed", worst)
+	}
+	check(t, w.Close())
+}
+
+func manyReaders(t *testing.T, l log.Log) {
+	w := openWriter(t, l, "s")
+	var all sync.WaitGroup
+	const n = 2000
+	for range 8 {
+		r := openReader(t, l, "s", log.ReaderOptions{})
+		all.Go(func() {
+			for o := range log.Offset(n) {
+				e, err := r.Next(ctxOf(t))
+				if err != nil || e.Offset != o || !bytes.Equal(e.Payload, body("s", o)) {
+					t.Errorf("entry %d, want %d: %v", e.Offset, o, err)
+					return
+				}
+			}
+		})
+	}
+	fill(t, w, "s", n)
+	all.Wait()
+	check(t, w.Close())
+}
+
+func topics(t *testing.T, l log.Log) {
+	w := openWriter(t, l, "s")
+	kinds := []log.Topic{log.TopicData, log.TopicSchema, log.TopicExceptions, 14, 15, 16, 4000}
+	const n = 700
+	var last log.Offset
+	for i := range n {
+		last = must[log.Offset](t)(w.Append(ctxOf(t), log.Draft{Topic: kinds[i%len(kinds)], EndsTransaction: true, Payload: body("s", log.Offset(i))}))
+	}
+	must[log.Ack](t)(w.Wait(ctxOf(t), last))
+	for _, c := range []struct {
+		name string
+		want []log.Topic
+	}{
+		{"schema", []log.Topic{log.TopicSchema}},
+		{"two", []log.Topic{log.TopicExceptions, 16}},
+		{"high", []log.Topic{15}},
+		{"none of them", []log.Topic{9}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := openReader(t, l, "s", log.ReaderOptions{From: 3, Topics: c.want})
+			for o := log.Offset(3); o < n; o++ {
+				k := kinds[int(o)%len(kinds)]
+				if !slices.Contains(c.want, k) {
+					continue
+				}
+				e := must[log.Entry](t)(r.Next(ctxOf(t)))
+				if e.Offset != o || e.Topic != k || !bytes.Equal(e.Payload, body("s", o)) {
+					t.Fatalf("entry %d of topic %v, want %d of %v", e.Offset, e.Topic, o, k)
+				}
+			}
+			quiet(t, r)
+		})
+	}
+	r := openReader(t, l, "s", log.ReaderOptions{From: n, Topics: []log.Topic{log.TopicSchema}})
+	fill(t, w, "s", 5)
+	must[log.Offset](t)(w.Append(ctxOf(t), log.Draft{Topic: log.TopicSchema, EndsTransaction: true, Payload: body("s", n+5)}))
+	if e := must[log.Entry](t)(r.Next(ctxOf(t))); e.Offset != n+5 {
+		t.Fatalf("entry %d, want %d", e.Offset, n+5)
+	}
+	check(t, w.Close())
+}
+
+func committed(t *testing.T, l log.Log) {
+	w := openWriter(t, l, "s")
+	put := func(o log.Offset, ends bool) {
+		t.Helper()
+		if got := must[log.Offset](t)(w.Append(ctxOf(t), log.Draft{Topic: log.TopicData, EndsTransaction: ends, Payload: body("s", o)})); got != o {
+			t.Fatalf("offset %d, want %d", got, o)
+		}
+		must[log.Ack](t)(w.Wait(ctxOf(t), o))
+	}
+	put(0, true)
+	put(1, false)
+	put(2, false)
+	whole := openReader(t, l, "s", log.ReaderOptions{Committed: true})
+	every := openReader(t, l, "s", log.ReaderOptions{})
+	expect(t, whole, "s", 0, 1)
+	quiet(t, whole)
+	expect(t, every, "s", 0, 3)
+	if b := w.Bounds(); b.LAC != 2 || b.LSO != 0 {
+		t.Fatalf("bounds %+v", b)
+	}
+	put(3, true)
+	expect(t, whole, "s", 1, 3)
+	put(4, false)
+	quiet(t, whole)
+	check(t, w.Close())
+	// A new writer finds the open transaction: LAC 4, LSO 3.
+	w = openWriter(t, l, "s")
+	if b := w.Bounds(); b.LAC != 4 || b.LSO != 3 {
+		t.Fatalf("bounds %+v", b)
+	}
+	put(5, true)
+	expect(t, whole, "s", 4, 2)
+	check(t, w.Close())
+}
+
+func bounds(t *testing.T, l log.Log) {
+	w := openWriter(t, l, "s")
+	empty := log.Bounds{First: 0, LAC: log.None, LSO: log.None, Epoch: w.Epoch()}
+	if b := must[log.Bounds](t)(l.Bounds(ctxOf(t), "s")); b != empty {
+		t.Fatalf("bounds %+v, want %+v", b, empty)
+	}
+	if b := w.Bounds(); b != empty {
+		t.Fatalf("writer's bounds %+v, want %+v", b, empty)
+	}
+	fill(t, w, "s", 7)
+	want := log.Bounds{First: 0, LAC: 6, LSO: 6, Epoch: w.Epoch()}
+	if b := must[log.Bounds](t)(l.Bounds(ctxOf(t), "s")); b != want {
+		t.Fatalf("bounds %+v, want %+v", b, want)
+	}
+	r := openReader(t, l, "s", log.ReaderOptions{})
+	expect(t, r, "s", 0, 7)
+	if b := r.Bounds(); b != want {
+		t.Fatalf("reader's bounds %+v, want %+v", b, want)
+	}
+	// A reader that gets no entries still learns where the stream is.
+	none := openReader(t, l, "s", log.ReaderOptions{Topics: []log.Topic{log.TopicExceptions}})
+	fill(t, w, "s", 3)
+	for deadline := time.Now().Add(patience); none.Bounds().LAC != 9; {
+		quiet(t, none)
+		if time.Now().After(deadline) {
+			t.Fatalf("bounds %+v", none.Bounds())
+		}
+	}
+	check(t, w.Close())
+}
+
+func cursors(t *testing.T, l log.Log) {
+	ctx := ctxOf(t)
+	w := openWriter(t, l, "s")
+	fill(t, w, "s", 10)
+	if c := must[[]log.Cursor](t)(l.Cursors(ctx, "s")); len(c) != 0 {
+		t.Fatalf("cursors %+v", c)
+	}
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	check(t, l.StoreCursor(ctx, "s", log.Cursor{Group: "z", Offset: log.None}))
+	check(t, l.StoreCursor(ctx, "s", log.Cursor{Group: "a", Offset: 4, GTIDSet: "u:1-5", UpdatedAt: now}))
+	check(t, l.StoreCursor(ctx, "s", log.Cursor{Group: "a", Offset: 4, GTIDSet: "u:1-6", UpdatedAt: now}))
+	wantError(t, l.StoreCursor(ctx, "s", log.Cursor{Group: "a", Offset: 3}), log.ErrCursorBehind)
+	wantError(t, l.StoreCursor(ctx, "s", log.Cursor{Group: "a", Offset: 10}), log.ErrProtocol)
+	wantError(t, l.StoreCursor(ctx, "s", log.Cursor{Group: "", Offset: 1}), log.ErrProtocol)
+	wantError(t, l.StoreCursor(ctx, "nothing", log.Cursor{Group: "a", Offset: 1}), log.ErrNoStream)
+	got := must[[]log.Cursor](t)(l.Cursors(ctx, "s"))
+	if len(got) != 2 || got[0].Group != "a" || got[1].Group != "z" || got[1].Offset != log.None || got[1].UpdatedAt.IsZero() {
+		t.Fatalf("cursors %+v", got)
+	}
+	if a := got[0]; a.Offset != 4 || a.GTIDSet != "u:1-6" || !a.UpdatedAt.Equal(now) {
+		t.Fatalf("cursor %+v", a)
+	}
+	check(t, l.StoreCursor(ctx, "s", log.Cursor{Group: "a", Offset: 9}))
+	check(t, w.Close())
+}
+
+func noStream(t *testing.T, l log.Log) {
+	ctx := ctxOf(t)
+	_, err := l.Bounds(ctx, "nothing")
+	wantError(t, err, log.ErrNoStream)
+	_, err = l.OpenReader(ctx, "nothing", log.ReaderOptions{})
+	wantError(t, err, log.ErrNoStream)
+	_, err = l.Cursors(ctx, "nothing")
+	wantError(t, err, log.ErrNoStream)
+	if s := must[[]string](t)(l.Streams(ctx)); len(s) != 0 {
+		t.Fatalf("streams %q", s)
+	}
+}
+
+func ahead(t *testing.T, l log.Log) {
+	w := openWriter(t, l, "s")
+	fill(t, w, "s", 3)
+	_, err := l.OpenReader(ctxOf(t), "s", log.ReaderOptions{From: 5})
+	wantError(t, err, log.ErrSuspect)
+	r := openReader(t, l, "s", log.ReaderOptions{From: 3})
+	quiet(t, r)
+	fill(t, w, "s", 1)
+	expect(t, r, "s", 3, 1)
+	check(t, w.Close())
+}
+
+func large(t *testing.T, l log.Log) {
+	w := openWriter(t, l, "s")
+	sizes := []int{1, 4 << 10, 100 << 10, 1 << 20, 12 << 20, 3, log.MaxPayload, 5}
+	var last log.Offset
+	for i, n := range sizes {
+		last = must[log.Offset](t)(w.Append(ctxOf(t), log.Draft{Topic: log.TopicData, EndsTransaction: true, Payload: bytes.Repeat([]byte{byte(i + 1)}, n)}))
+	}
+	must[log.Ack](t)(w.Wait(ctxOf(t), last))
+	r := openReader(t, l, "s", log.ReaderOptions{})
+	for i, n := range sizes {
+		e := must[log.Entry](t)(r.Next(ctxOf(t)))
+		if len(e.Payload) != n || e.Payload[0] != byte(i+1) || e.Payload[n-1] != byte(i+1) {
+			t.Fatalf("entry %d has %d bytes, want %d", e.Offset, len(e.Payload), n)
+		}
+	}
+	check(t, w.Close())
+}
+
+func refused(t *testing.T, l log.Log) {
+	w := openWriter(t, l, "s")
+	_, err := w.Append(ctxOf(t), log.Draft{Topic: log.TopicData, Payload: make([]byte, log.MaxPayload+1)})
+	wantError(t, err, log.ErrTooLarge)
+	_, err = w.Append(ctxOf(t), log.Draft{Topic: log.TopicData})
+	wantError(t, err, log.ErrTooLarge)
+	_ = w.Close() // it may count as dead
+	for _, name := range []string{"", string(make([]byte, 300)), "\xff"} {
+		if _, err := l.OpenWriter(ctxOf(t), name); err == nil {
+			t.Fatalf("a writer of stream %q", name)
+		}
+	}
+}
+
+func manyStreams(t *testing.T, l log.Log) {
+	const streams, each = 64, 50
+	names := make([]string, streams)
+	var all sync.WaitGroup
+	for i := range streams {
+		names[i] = fmt.Sprintf("set-%03d", i)
+		w := openWriter(t, l, names[i])
+		all.Go(func() {
+			for o := range log.Offset(each) {
+				got, err := w.Append(ctxOf(t), log.Draft{Topic: log.TopicData, EndsTransaction: true, Payload: body(names[i], o)})
+				if err != nil || got != o {
+					t.Errorf("%s: offset %d, want %d: %v", names[i], got, o, err)
+					return
+				}
+			}
+			if _, err := w.Wait(ctxOf(t), each-1); err != nil {
+				t.Error(err)
+			}
+			if err := w.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if got := must[[]string](t)(l.Streams(ctxOf(t))); !slices.Equal(got, names) {
+		t.Fatalf("streams %q", got)
+	}
+	for _, n := range names {
+		r := must[log.Reader](t)(l.OpenReader(ctxOf(t), n, log.ReaderOptions{}))
+		expect(t, r, n, 0, each)
+		check(t, r.Close())
+	}
+}
+
+// slowReader holds a reader still while the writer goes on far beyond any
+// buffer between them.
+func slowReader(t *testing.T, l log.Log) {
+	w := openWriter(t, l, "s")
+	fill(t, w, "s", 1)
+	r := openReader(t, l, "s", log.ReaderOptions{})
+	expect(t, r, "s", 0, 1)
+	p := bytes.Repeat([]byte("x"), 1<<20)
+	var last log.Offset
+	for range 48 {
+		last = must[log.Offset](t)(w.Append(ctxOf(t), log.Draft{Topic: log.TopicData, EndsTransaction: true, Payload: p}))
+	}
+	must[log.Ack](t)(w.Wait(ctxOf(t), last))
+	for o := log.Offset(1); o <= last; o++ {
+		if e := must[log.Entry](t)(r.Next(ctxOf(t))); e.Offset != o || len(e.Payload) != len(p) {
+			t.Fatalf("entry %d of %d bytes, want %d", e.Offset, len(e.Payload), o)
+		}
+	}
+	check(t, w.Close())
+}
+
+func closeWriter(t *testing.T, l log.Log) {
+	w := openWriter(t, l, "s")
+	const n = 5000
+	for o := range log.Offset(n) {
+		must[log.Offset](t)(w.Append(ctxOf(t), log.Draft{Topic: log.TopicData, EndsTransaction: true, Payload: body("s", o)}))
+	}
+	check(t, w.Close()) // flushes
+	check(t, w.Close())
+	if b := must[log.Bounds](t)(l.Bounds(ctxOf(t), "s")); b.LAC != n-1 {
+		t.Fatalf("bounds %+v", b)
+	}
+	_, err := w.Append(ctxOf(t), log.Draft{Topic: log.TopicData, Payload: []byte("late")})
+	wantError(t, err, log.ErrClosed)
+	if a := must[log.Ack](t)(w.Wait(ctxOf(t), n-1)); a.Offset != n-1 {
+		t.Fatalf("ack %+v", a)
+	}
+	next := openWriter(t, l, "s")
+	fill(t, next, "s", 1)
+	check(t, next.Close())
+}
+
+func closeReader(t *testing.T, l log.Log) {
+	w := openWriter(t, l, "s")
+	r := must[log.Reader](t)(l.OpenReader(ctxOf(t), "s", log.ReaderOptions{}))
+	got := make(chan error, 1)
+	go func() {
+		_, err := r.Next(ctxOf(t))
+		got <- err
+	}()
+	time.Sleep(20 * time.Millisecond)
+	check(t, r.Close())
+	wantError(t, <-got, log.ErrClosed)
+	check(t, r.Close())
+	_, err := r.Next(ctxOf(t))
+	wantError(t, err, log.ErrClosed)
+	check(t, w.Close())
+}
+
+func closeLog(t *testing.T, l log.Log) {
+	w := openWriter(t, l, "s")
+	fill(t, w, "s", 1)
+	r := must[log.Reader](t)(l.OpenReader(ctxOf(t), "s", log.ReaderOptions{From: 1}))
+	got := make(chan error, 1)
+	go func() {
+		_, err := r.Next(ctxOf(t))
+		got <- err
+	}()
+	time.Sleep(20 * time.Millisecond)
+	check(t, l.Close())
+	wantError(t, <-got, log.ErrClosed)
+	_, err := w.Append(ctxOf(t), log.Draft{Topic: log.TopicData, Payload: []byte("late")})
+	wantError(t, err, log.ErrClosed)
+	_, err = l.OpenWriter(ctxOf(t), "s")
+	wantError(t, err, log.ErrClosed)
+	_, err = l.OpenReader(ctxOf(t), "s", log.ReaderOptions{})
+	wantError(t, err, log.ErrClosed)
+	_, err = l.Bounds(ctxOf(t), "s")
+	wantError(t, err, log.ErrClosed)
+	check(t, l.Close())
+	check(t, r.Close())
+	_ = w.Close() // the log under it is gone
+}
+
+func contexts(t *testing.T, l log.Log) {
+	w := openWriter(t, l, "s")
+	fill(t, w, "s", 2)
+	r := openReader(t, l, "s", log.ReaderOptions{})
+	done, cancel := context.WithCancel(context.Background())
+	cancel()
+	expect(t, r, "s", 0, 1)
+	for range 3 { // a reader outlives an abandoned wait
+		ctx, stop := context.WithTimeout(context.Background(), 5*time.Millisecond)
+		if e, err := r.Next(ctx); err == nil && e.Offset != 1 {
+			t.Fatalf("entry %d", e.Offset)
+		} else if err == nil {
+			stop()
+			break
+		}
+		stop()
+	}
+	_, err := w.Wait(done, 1000)
+	if err == nil {
+		t.Fatal("an entry that was never appended is confirmed")
+	}
+	check(t, w.Close())
+}
+
+func resume(t *testing.T, l log.Log) {
+	w := openWriter(t, l, "s")
+	const n = 3000
+	fill(t, w, "s", n)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	for range 30 {
+		from := rnd.IntN(n)
+		r := must[log.Reader](t)(l.OpenReader(ctxOf(t), "s", log.ReaderOptions{From: log.Offset(from), Committed: rnd.IntN(2) == 0}))
+		expect(t, r, "s", log.Offset(from), min(n-from, 1+rnd.IntN(200)))
+		check(t, r.Close())
+	}
+	check(t, w.Close())
+}

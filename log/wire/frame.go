@@ -1,0 +1,262 @@
+// Package wire is the language between the log's nodes and their clients:
+// frames, messages, and their codec. It does no I/O. FORMAT.md is its reference.
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+
+	"github.com/twinspan/twinspan/log"
+)
+
+// Versions this program speaks.
+const (
+	VersionMin = 1
+	VersionMax = 1
+)
+
+// Sizes of frames, in bytes.
+const (
+	HeaderSize = 12
+	// BodyMax bounds any frame: the largest payload and what goes with it.
+	BodyMax = log.MaxPayload + 64<<10
+	// GreetingMax bounds a frame before the two sides know each other.
+	GreetingMax = 4 << 10
+	// ControlMax bounds a frame that carries no entries but may carry cursors
+	// with their GTID sets.
+	ControlMax = 8 << 20
+)
+
+// Kind names a message.
+type Kind uint8
+
+// The messages. FORMAT.md says who sends which when.
+const (
+	KindHello       Kind = 1
+	KindWelcome     Kind = 2
+	KindSeal        Kind = 3
+	KindSealed      Kind = 4
+	KindAttach      Kind = 5
+	KindAttached    Kind = 6
+	KindAppend      Kind = 7
+	KindAck         Kind = 8
+	KindLAC         Kind = 9
+	KindRead        Kind = 10
+	KindReading     Kind = 11
+	KindData        Kind = 12
+	KindCredit      Kind = 13
+	KindTail        Kind = 14
+	KindError       Kind = 15
+	KindPing        Kind = 16
+	KindBounds      Kind = 17
+	KindBoundsOK    Kind = 18
+	KindStreams     Kind = 19
+	KindStreamsOK   Kind = 20
+	KindCursors     Kind = 21
+	KindCursorsOK   Kind = 22
+	KindStoreCursor Kind = 23
+	KindDone        Kind = 24
+)
+
+var kindNames = [...]string{
+	KindHello: "Hello", KindWelcome: "Welcome", KindSeal: "Seal", KindSealed: "Sealed", KindAttach: "Attach",
+	KindAttached: "Attached", KindAppend: "Append", KindAck: "Ack", KindLAC: "LAC", KindRead: "Read",
+	KindReading: "Reading", KindData: "Data", KindCredit: "Credit", KindTail: "Tail", KindError: "Error",
+	KindPing: "Ping", KindBounds: "Bounds", KindBoundsOK: "BoundsOK", KindStreams: "Streams",
+	KindStreamsOK: "StreamsOK", KindCursors: "Cursors", KindCursorsOK: "CursorsOK",
+	KindStoreCursor: "StoreCursor", KindDone: "Done",
+}
+
+func (k Kind) String() string {
+	if int(k) < len(kindNames) && kindNames[k] != "" {
+		return kindNames[k]
+	}
+	return fmt.Sprintf("kind-%d", uint8(k))
+}
+
+var (
+	le         = binary.LittleEndian
+	castagnoli = crc32.MakeTable(crc32.Castagnoli)
+)
+
+// Header precedes each frame's body.
+type Header struct {
+	Length int // of the body, bytes
+	Kind   Kind
+	crc    uint32
+	start  [8]byte
+}
+
+// ErrFrame says that bytes are not a frame: the connection is of no more use.
+var ErrFrame = errors.New("bad frame")
+
+// ParseHeader reads a frame header. limit is the longest body the receiver takes
+// now; nothing is allocated before it is checked. Errors wrap ErrFrame and
+// log.ErrProtocol.
+func ParseHeader(b []byte, limit int) (Header, error) {
+	if len(b) < HeaderSize {
+		return Header{}, fmt.Errorf("frame header of %d bytes: %w: %w", len(b), ErrFrame, log.ErrProtocol)
+	}
+	h := Header{Length: int(le.Uint32(b)), Kind: Kind(b[4]), crc: le.Uint32(b[8:])}
+	copy(h.start[:], b)
+	if b[5] != 0 || b[6] != 0 || b[7] != 0 || int(h.Kind) >= len(kindNames) || h.Kind == 0 {
+		return Header{}, fmt.Errorf("frame header %x is none of this protocol: %w: %w", b[:HeaderSize], ErrFrame, log.ErrProtocol)
+	}
+	if h.Length > limit {
+		return Header{}, fmt.Errorf("%v frame of %d bytes, at most %d are taken here: %w: %w", h.Kind, h.Length, limit, ErrFrame, log.ErrProtocol)
+	}
+	return h, nil
+}
+
+// Check compares the body with the header's checksum.
+func (h Header) Check(body []byte) error {
+	if got := crc32.Update(crc32.Checksum(h.start[:], castagnoli), castagnoli, body); got != h.crc {
+		return fmt.Errorf("%v frame of %d bytes: crc %08x, sent %08x: %w: %w", h.Kind, h.Length, got, h.crc, ErrFrame, log.ErrProtocol)
+	}
+	return nil
+}
+
+// Message is anything that travels.
+type Message interface {
+	Kind() Kind
+	// encode appends the body.
+	encode(b []byte) []byte
+	// decode reads the body; payloads are parts of it.
+	decode(d *decoder)
+}
+
+// Encode appends m as a frame.
+func Encode(b []byte, m Message) []byte {
+	start := len(b)
+	b = append(b, make([]byte, HeaderSize)...)
+	b = m.encode(b)
+	seal(b[start:], m.Kind(), nil)
+	return b
+}
+
+// EncodeAppend appends the frame of an Append without its payload, which the
+// caller sends right behind it.
+func EncodeAppend(b []byte, a *Append) []byte {
+	start := len(b)
+	b = append(b, make([]byte, HeaderSize)...)
+	b = a.encodeHead(b)
+	seal(b[start:], KindAppend, a.Payload)
+	return b
+}
+
+// seal fills the header of a frame whose body is in b and then in rest.
+func seal(b []byte, k Kind, rest []byte) {
+	le.PutUint32(b, uint32(len(b)-HeaderSize+len(rest)))
+	b[4] = byte(k)
+	crc := crc32.Checksum(b[:8], castagnoli)
+	crc = crc32.Update(crc, castagnoli, b[HeaderSize:])
+	le.PutUint32(b[8:], crc32.Update(crc, castagnoli, rest))
+}
+
+// Decode reads a body into m, whose kind the caller has matched. Everything must
+// be used up. Errors wrap ErrFrame and log.ErrProtocol.
+func Decode(m Message, body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	if d.err == nil && len(d.b) > 0 {
+		d.err = fmt.Errorf("%d bytes too many", len(d.b))
+	}
+	if d.err != nil {
+		return fmt.Errorf("%v message: %w: %w: %w", m.Kind(), d.err, ErrFrame, log.ErrProtocol)
+	}
+	return nil
+}
+
+// decoder takes fields off the front of b. After its first error it gives zeros.
+type decoder struct {
+	b   []byte
+	err error
+}
+
+var errShort = errors.New("cut short")
+
+func (d *decoder) take(n int) []byte {
+	if d.err != nil || n > len(d.b) {
+		if d.err == nil {
+			d.err = errShort
+		}
+		return nil
+	}
+	out := d.b[:n:n]
+	d.b = d.b[n:]
+	return out
+}
+
+func (d *decoder) u8() uint8 {
+	if b := d.take(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (d *decoder) u16() uint16 {
+	if b := d.take(2); b != nil {
+		return le.Uint16(b)
+	}
+	return 0
+}
+
+func (d *decoder) u32() uint32 {
+	if b := d.take(4); b != nil {
+		return le.Uint32(b)
+	}
+	return 0
+}
+
+func (d *decoder) u64() uint64 {
+	if b := d.take(8); b != nil {
+		return le.Uint64(b)
+	}
+	return 0
+}
+
+func (d *decoder) offset() log.Offset { return log.Offset(d.u64()) }
+
+func (d *decoder) flag() bool {
+	switch d.u8() {
+	case 0:
+		return false
+	case 1:
+		return true
+	}
+	if d.err == nil {
+		d.err = errors.New("a flag is neither 0 nor 1")
+	}
+	return false
+}
+
+func (d *decoder) bytes() []byte { return d.take(int(min(uint64(d.u32()), BodyMax+1))) }
+
+func (d *decoder) text() string { return string(d.bytes()) }
+
+// count reads the number of elements that take at least least bytes each.
+func (d *decoder) count(least int) int {
+	n := int(d.u32())
+	if d.err == nil && n > len(d.b)/least {
+		d.err = fmt.Errorf("%d elements in %d bytes", n, len(d.b))
+	}
+	if d.err != nil {
+		return 0
+	}
+	return n
+}
+
+func putText(b []byte, s string) []byte {
+	return append(le.AppendUint32(b, uint32(len(s))), s...)
+}
+
+func putFlag(b []byte, f bool) []byte {
+	if f {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+func putOffset(b []byte, o log.Offset) []byte { return le.AppendUint64(b, uint64(o)) }

@@ -1,0 +1,263 @@
+// Package link moves wire frames over one connection: framing, deadlines,
+// keep-alive, and bounded buffers. Both sides of the log use it.
+package link
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/twinspan/twinspan/log"
+	"github.com/twinspan/twinspan/log/wire"
+)
+
+// bufferBytes is the read buffer; frames that fit are used where they lie.
+const bufferBytes = 128 << 10
+
+// Options of a Link.
+type Options struct {
+	Idle  time.Duration // silence after which the peer counts as gone; 0: never
+	Ping  time.Duration // own silence after which a Ping is sent
+	Write time.Duration // how long one write may take; 0: for ever
+	// Memory bounds, together with other links, the bodies that do not fit
+	// the read buffer; nil: only the frame limit does.
+	Memory *semaphore.Weighted
+}
+
+// Link is one connection. One goroutine reads; any may send.
+type Link struct {
+	conn net.Conn
+	opt  Options
+	r    *bufio.Reader
+
+	last   int   // bytes of the read buffer that the last body takes
+	charge int64 // of Memory, for the last body
+	large  []byte
+
+	mu    sync.Mutex
+	out   []byte // encoding buffer
+	quiet bool   // nothing was sent since the last tick of KeepAlive
+}
+
+// New wraps a connection.
+func New(conn net.Conn, o Options) *Link {
+	return &Link{conn: conn, opt: o, r: bufio.NewReaderSize(conn, bufferBytes)}
+}
+
+// Close closes the connection; reads and writes under way fail.
+func (l *Link) Close() error { return l.conn.Close() }
+
+// Remote is the peer's address.
+func (l *Link) Remote() string { return l.conn.RemoteAddr().String() }
+
+// SetIdle changes how long silence is borne.
+func (l *Link) SetIdle(d time.Duration) { l.opt.Idle = d }
+
+// Next reads a frame whose body has at most limit bytes. The body is valid until
+// the next call. Pings are passed over. ctx ends a wait for memory, not one for
+// bytes: close the link for that.
+func (l *Link) Next(ctx context.Context, limit int) (wire.Kind, []byte, error) {
+	for {
+		k, body, err := l.next(ctx, limit)
+		if err != nil || k != wire.KindPing {
+			return k, body, err
+		}
+	}
+}
+
+func (l *Link) next(ctx context.Context, limit int) (wire.Kind, []byte, error) {
+	l.Free()
+	if l.opt.Idle > 0 {
+		if err := l.conn.SetReadDeadline(time.Now().Add(l.opt.Idle)); err != nil {
+			return 0, nil, err
+		}
+	}
+	b, err := l.r.Peek(wire.HeaderSize)
+	if err != nil {
+		if len(b) > 0 && errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return 0, nil, l.silence(err)
+	}
+	h, err := wire.ParseHeader(b, limit)
+	if err != nil {
+		return 0, nil, err
+	}
+	var body []byte
+	if total := wire.HeaderSize + h.Length; total <= bufferBytes {
+		if b, err = l.r.Peek(total); err != nil {
+			return 0, nil, l.silence(err)
+		}
+		body, l.last = b[wire.HeaderSize:], total
+	} else {
+		if _, err := l.r.Discard(wire.HeaderSize); err != nil {
+			return 0, nil, err
+		}
+		if body, err = l.readLarge(ctx, h.Length); err != nil {
+			return 0, nil, l.silence(err)
+		}
+	}
+	if err := h.Check(body); err != nil {
+		return 0, nil, err
+	}
+	return h.Kind, body, nil
+}
+
+func (l *Link) readLarge(ctx context.Context, n int) ([]byte, error) {
+	if l.opt.Memory != nil {
+		if err := l.opt.Memory.Acquire(ctx, int64(n)); err != nil {
+			return nil, err
+		}
+		l.charge = int64(n)
+	}
+	// The buffer grows with what arrives: a lying length costs nothing.
+	l.large = make([]byte, 0, min(n, 1<<20))
+	for len(l.large) < n {
+		step := min(n-len(l.large), max(1<<20, len(l.large)))
+		at := len(l.large)
+		l.large = append(l.large, make([]byte, step)...)
+		if l.opt.Idle > 0 {
+			if err := l.conn.SetReadDeadline(time.Now().Add(l.opt.Idle)); err != nil {
+				return nil, err
+			}
+		}
+		if _, err := io.ReadFull(l.r, l.large[at:]); err != nil {
+			return nil, err
+		}
+	}
+	return l.large, nil
+}
+
+// Free gives up the last body before the next one is read.
+func (l *Link) Free() {
+	if l.last > 0 {
+		_, _ = l.r.Discard(l.last) // it was peeked, so it is there
+		l.last = 0
+	}
+	if l.charge > 0 {
+		l.opt.Memory.Release(l.charge)
+		l.charge = 0
+	}
+	l.large = nil
+}
+
+// Own makes the body that Next returned last the caller's for good.
+func (l *Link) Own(body []byte) []byte {
+	if l.large != nil {
+		l.large = nil
+		return body
+	}
+	return slices.Clone(body)
+}
+
+func (l *Link) silence(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("silent for %v: %w", l.opt.Idle, err)
+	}
+	return err
+}
+
+// Send writes one message.
+func (l *Link) Send(m wire.Message) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.out = wire.Encode(l.out[:0], m)
+	err := l.write(l.out)
+	if cap(l.out) > 1<<20 {
+		l.out = nil
+	}
+	return err
+}
+
+// SendBuffers writes whole frames that the caller encoded.
+func (l *Link) SendBuffers(buffers net.Buffers) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.quiet = false
+	if err := l.writeBy(); err != nil {
+		return err
+	}
+	_, err := buffers.WriteTo(l.conn)
+	return err
+}
+
+func (l *Link) write(b []byte) error {
+	l.quiet = false
+	if err := l.writeBy(); err != nil {
+		return err
+	}
+	_, err := l.conn.Write(b)
+	return err
+}
+
+func (l *Link) writeBy() error {
+	if l.opt.Write == 0 {
+		return nil
+	}
+	return l.conn.SetWriteDeadline(time.Now().Add(l.opt.Write))
+}
+
+// KeepAlive sends a Ping whenever nothing else was sent for a while, until stop
+// is closed or the connection fails.
+func (l *Link) KeepAlive(stop <-chan struct{}) {
+	if l.opt.Ping <= 0 {
+		return
+	}
+	tick := time.NewTicker(l.opt.Ping)
+	defer tick.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+			if !l.ping() {
+				return
+			}
+		}
+	}
+}
+
+func (l *Link) ping() bool {
+	// A send under way is a sign of life; waiting behind it could hide the stop.
+	if !l.mu.TryLock() {
+		return true
+	}
+	defer l.mu.Unlock()
+	if !l.quiet {
+		l.quiet = true
+		return true
+	}
+	l.out = wire.Encode(l.out[:0], &wire.Ping{})
+	err := l.write(l.out)
+	l.quiet = true
+	return err == nil
+}
+
+// Expect reads the reply to a request into want. An Error reply becomes its
+// error; any other message is log.ErrProtocol.
+func (l *Link) Expect(ctx context.Context, want wire.Message) error {
+	k, body, err := l.Next(ctx, wire.BodyMax)
+	if err != nil {
+		return err
+	}
+	switch k {
+	case want.Kind():
+		return wire.Decode(want, body)
+	case wire.KindError:
+		m := &wire.Error{}
+		if err := wire.Decode(m, body); err != nil {
+			return err
+		}
+		return m.Err()
+	}
+	return fmt.Errorf("%v in place of %v: %w", k, want.Kind(), log.ErrProtocol)
+}
