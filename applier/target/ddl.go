@@ -157,7 +157,11 @@ func (j *ddlJob) run(ctx context.Context) (Decision, error) {
 	if !ok {
 		return "", j.fault(fmt.Sprintf("character set id %d of its session is not known", j.d.CharsetClient), remedyByHand, nil)
 	}
-	st, err := ddl.Classify(j.d.Text, j.d.DefaultSchema, ddl.Dialect{
+	text, charset, err := j.r.readable(ctx, j.d.Text, charset)
+	if err != nil {
+		return "", err
+	}
+	st, err := ddl.Classify(text, j.d.DefaultSchema, ddl.Dialect{
 		Flavor: j.r.o.Source, Version: j.r.o.SourceVersion, SQLMode: j.d.SQLMode, Charset: charset})
 	if err != nil {
 		return "", j.fault(err.Error(), remedyByHand, nil)

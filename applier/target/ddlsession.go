@@ -73,6 +73,26 @@ func (r *DDLRunner) charset(id uint16) (name string, usable int, ok bool) {
 	return "", 0, false
 }
 
+// readable is a statement's text in UTF-8, for reading it: the server converts
+// what is in another charset, with the tables it will use itself.
+func (r *DDLRunner) readable(ctx context.Context, text, charset string) (string, string, error) {
+	switch charset {
+	case "utf8mb4", "utf8mb3", "utf8", "ascii", "binary":
+		return text, charset, nil
+	}
+	ascii := true
+	for i := range len(text) {
+		ascii = ascii && text[i] < 0x80
+	}
+	if ascii && charset != "sjis" && charset != "cp932" && charset != "swe7" {
+		return text, "utf8mb4", nil
+	}
+	query := appendHex(append([]byte("SELECT CONVERT(_"), charset+" "...), []byte(text), 0)
+	var out string
+	err := r.o.DB.QueryRowContext(ctx, string(append(query, " USING utf8mb4)"...))).Scan(&out)
+	return out, "utf8mb4", err
+}
+
 // Values of further variables: numbers, words, and simply quoted words.
 var plainSetting = regexp.MustCompile(`^(?:-?[0-9]+(?:\.[0-9]+)?|[A-Za-z][A-Za-z0-9_]*|'[A-Za-z0-9_+,.:/@= -]*')$`)
 var settingName = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
@@ -124,9 +144,6 @@ func (j *ddlJob) enter(ctx context.Context) error {
 	if err := prepareSession(ctx, j.conn, settings); err != nil {
 		return j.settingFault(err)
 	}
-	if err := j.enterText(ctx); err != nil {
-		return err
-	}
 	for _, name := range slices.Sorted(maps.Keys(d.Variables)) {
 		value := d.Variables[name]
 		if slices.Contains(ignoredSettings, name) {
@@ -143,14 +160,15 @@ func (j *ddlJob) enter(ctx context.Context) error {
 			return j.settingFault(err)
 		}
 	}
-	if d.DefaultSchema == "" {
-		return nil
+	if d.DefaultSchema != "" {
+		_, err := j.conn.ExecContext(ctx, "USE "+server.QuoteName(d.DefaultSchema))
+		// A text that needs a missing schema fails by itself; one that
+		// creates it does not.
+		if err != nil && server.ErrorNumber(err) != 1049 {
+			return err
+		}
 	}
-	_, err = j.conn.ExecContext(ctx, "USE "+server.QuoteName(d.DefaultSchema))
-	if server.ErrorNumber(err) == 1049 {
-		return nil // a text that needs it fails by itself, one that creates it does not
-	}
-	return err
+	return j.enterText(ctx)
 }
 
 // enterText sets what says how the text's bytes and literals are read. It goes

@@ -1,0 +1,125 @@
+package target
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"testing"
+
+	"github.com/twinspan/twinspan/change"
+	"github.com/twinspan/twinspan/internal/mysqltest"
+)
+
+// documents are SQL expressions whose JSON loses something in its text.
+var documents = []string{
+	`'{"a": [1, 2.5, "x", null, true, {"b": -1}]}'`,
+	`JSON_ARRAY(1.50, -0.5, 0.10, CAST('0.500' AS DECIMAL(10,3)), 99999999999999999999999999999999999.999999999999999999999999999999, 0.0, 12345678901234567890)`,
+	`JSON_OBJECT('d', CAST('2020-02-29' AS DATE), 't', CAST('-838:59:59.000001' AS TIME(6)), 'dt', CAST('2020-02-29 12:34:56.789' AS DATETIME(6)), 'z', CAST('00:00:00' AS TIME))`,
+	`JSON_ARRAY(CAST('0000-00-00' AS DATE), CAST('9999-12-31 23:59:59.999999' AS DATETIME(6)))`,
+	`JSON_ARRAY(x'00ff275c', x'', REPEAT(x'ff', 1000), b'101')`,
+	`JSON_ARRAY(1, 4294967295, 4294967296, 9223372036854775807, -9223372036854775808, 18446744073709551615, CAST(1 AS UNSIGNED), CAST(4294967296 AS UNSIGNED), -32769, 70000)`,
+	`JSON_ARRAY(1e0, 0e0, -0e0, 1.7976931348623157e308, 5e-324, 0.1e0, 123456789012345678e0)`,
+	`JSON_OBJECT('', 1.0, 'it''s', JSON_OBJECT('\\', JSON_ARRAY('"', '\n', '日本🚲', CONCAT('a', x'00'))), 'k', NULL, 'b', true)`,
+	`CAST(1.25 AS JSON)`, `CAST(CAST('2020-01-01' AS DATE) AS JSON)`, `CAST(x'00ff' AS JSON)`, `CAST(CAST(5 AS UNSIGNED) AS JSON)`, `CAST(1e0 AS JSON)`, `'"text"'`, `'null'`, `'true'`, `'{}'`, `'[]'`, `'-1'`,
+	`(SELECT JSON_ARRAY(bi, bl, me, lo, fi, ts) FROM opaque)`,
+	`JSON_ARRAY(JSON_ARRAY(JSON_ARRAY(JSON_ARRAY(1.1))), REPEAT('x', 70000), 2.5)`,
+	`(WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 900) SELECT JSON_ARRAYAGG(JSON_OBJECT('i', i, 'd', i / 8)) FROM n)`,
+}
+
+// TestJSONBitForBit takes the binary form of each document from the server's own
+// row image, writes it with Apply, and compares the images.
+func TestJSONBitForBit(t *testing.T) {
+	b := newBench(t, mysqltest.MySQL97)
+	b.exec("FLUSH BINARY LOGS", "CREATE TABLE opaque (bi BIT(9), bl BLOB, me MEDIUMBLOB, lo LONGBLOB, fi BINARY(4), ts TIMESTAMP(6) NULL)",
+		"INSERT INTO opaque VALUES (257, x'00ff', x'00ff', x'00ff', x'00ff', '2020-01-01 00:00:00.5')")
+	for n, d := range documents {
+		b.exec("CREATE TABLE js (id INT PRIMARY KEY, v JSON)", "CREATE TABLE jd LIKE js", "CREATE TABLE jn (id INT, v JSON)",
+			"FLUSH BINARY LOGS", "INSERT INTO js VALUES (1, "+d+")")
+		logged := b.loggedRows("js")
+		if len(logged) < 9 {
+			t.Fatalf("%s: row image %x", d, logged)
+		}
+		size := binary.LittleEndian.Uint32(logged[5:])
+		stored := logged[9 : 9+size]
+		text := []byte(b.rows("SELECT v FROM js")[0])
+		p, m := b.plan("js", "jd"), b.plan("js", "jn")
+		row := image(1, change.DocumentOf(text, stored))
+		b.mustApply(p, p.insert(row...))
+		if got := b.loggedRows("jd"); !bytes.Equal(got, logged) {
+			t.Errorf("document %d %s\nsource %.300s\ntarget %.300s", n, d, hex.EncodeToString(logged), hex.EncodeToString(got))
+		}
+		b.mustApply(m, m.insert(row...))
+		b.mustApply(m, m.update(row, image(2, change.DocumentOf(text, stored))))
+		b.mustApply(m, m.remove(image(2, change.DocumentOf(text, stored))...))
+		b.want("SELECT COUNT(*) FROM jn", "0")
+		b.exec("DROP TABLE js, jd, jn")
+	}
+}
+
+func FuzzParseJSON(f *testing.F) {
+	for _, s := range []string{"00010008000b0001000501006a", "0c0474657874", "0405", "020000000400", "0ff605010180", "0502ff"} {
+		b, err := hex.DecodeString(s)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		v, err := parseJSON(b)
+		if err != nil {
+			return
+		}
+		w := writer{form: formDocument, column: "c"}
+		out, err := w.append(nil, change.DocumentOf(nil, b))
+		if err == nil && len(b) > 0 {
+			checkLiteral(t, out)
+		}
+		_ = v.textual()
+	})
+}
+
+// checkLiteral: quotes pair up and hold nothing but what is safe in them.
+func checkLiteral(t *testing.T, sql []byte) {
+	t.Helper()
+	quoted := false
+	for _, c := range sql {
+		if c == '\'' {
+			quoted = !quoted
+		} else if c < ' ' || c > '~' || c == '\\' {
+			t.Fatalf("byte %#x in %q", c, sql)
+		}
+	}
+	if quoted {
+		t.Fatalf("open quote in %q", sql)
+	}
+}
+
+// FuzzRender: whatever a value holds, its literal stays one literal.
+func FuzzRender(f *testing.F) {
+	f.Add([]byte("it's"), uint8(4), uint8(0))
+	f.Add([]byte("1; DROP TABLE x"), uint8(1), uint8(1))
+	f.Fuzz(func(t *testing.T, b []byte, form, kind uint8) {
+		w := writer{form: 1 + mode2form(form), introducer: "_utf8mb4 ", column: "c", decimals: -1, nullable: true, pad: int(kind % 20),
+			ordinals: map[string]uint64{"a": 1, string(b): 2}}
+		var v change.Value
+		switch kind % 5 {
+		case 0:
+			v = change.TextOf(b)
+		case 1:
+			v = change.BytesOf(b)
+		case 2:
+			v = change.DocumentOf(b, nil)
+		case 3:
+			v = change.DocumentOf(nil, b)
+		case 4:
+			v = change.OrdinalOf(int64(len(b)))
+		}
+		out, err := w.append(nil, v)
+		if err != nil {
+			return
+		}
+		checkLiteral(t, out)
+	})
+}
+
+func mode2form(n uint8) form { return form(n % uint8(formPlainJSON)) }
