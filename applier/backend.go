@@ -7,6 +7,7 @@ import (
 	"github.com/twinspan/twinspan/applier/causality"
 	"github.com/twinspan/twinspan/applier/target"
 	"github.com/twinspan/twinspan/change"
+	"github.com/twinspan/twinspan/internal/server"
 	"github.com/twinspan/twinspan/schema"
 )
 
@@ -29,8 +30,9 @@ type backend interface {
 	route(ctx context.Context, source *schema.Table) (*route, error)
 	// forget drops what is known of the target's tables.
 	forget()
-	// ddl replays a statement, once, however often it is called.
-	ddl(ctx context.Context, epoch uint64, p change.Place, d *change.DDL) error
+	// ddl replays a statement of a source of that flavour, once, however often
+	// it is called. Fails with ErrFenced.
+	ddl(ctx context.Context, epoch uint64, p change.Place, d *change.DDL, source server.Flavor) error
 	// hold keeps the ownership alive until ctx ends or it is lost (ErrFenced).
 	hold(ctx context.Context, epoch uint64) error
 	close() error

@@ -8,6 +8,7 @@ import (
 
 	"github.com/twinspan/twinspan/applier/causality"
 	"github.com/twinspan/twinspan/change"
+	"github.com/twinspan/twinspan/internal/server"
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/schema"
 )
@@ -56,7 +57,7 @@ func (a *Applier) apply(ctx context.Context, first change.Place, t *change.Trans
 	}
 	a.inside = t.Continued
 	if t.DDL != nil {
-		if err := a.ddl(ctx, p, t.DDL); err != nil {
+		if err := a.ddl(ctx, p, t); err != nil {
 			return err
 		}
 		p.Index++
@@ -201,12 +202,12 @@ func (a *Applier) routeOf(ctx context.Context, p change.Place, t *schema.Table) 
 // ddl is a barrier: everything before it is durable and recorded so before it
 // runs, and nothing after it is dispatched before it is done. So no stored
 // place ever makes a restart read a row under definitions of another time.
-func (a *Applier) ddl(ctx context.Context, p change.Place, d *change.DDL) error {
+func (a *Applier) ddl(ctx context.Context, p change.Place, t *change.Transaction) error {
 	if err := a.drained(ctx); err != nil {
 		return err
 	}
 	err := a.untilDone(ctx, p, "replay DDL", func(ctx context.Context) error {
-		return at(p, a.backend.ddl(ctx, a.epoch, p, d))
+		return at(p, a.backend.ddl(ctx, a.epoch, p, t.DDL, server.Flavor(flavorOf(t.GTID))))
 	})
 	if err != nil {
 		return err

@@ -149,7 +149,7 @@ func (c *client) route(_ context.Context, source *schema.Table) (*route, error) 
 
 func (c *client) forget() {}
 
-func (c *client) ddl(_ context.Context, epoch uint64, p change.Place, _ *change.DDL) error {
+func (c *client) ddl(_ context.Context, epoch uint64, p change.Place, _ *change.DDL, _ server.Flavor) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := errors.Join(c.fenced(epoch), c.fails()); err != nil {

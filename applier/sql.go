@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -27,6 +28,12 @@ type sqlBackend struct {
 	catalog *target.Catalog // made at the first connection
 	flavor  server.Flavor
 
+	// ddlDB has connections that the server ends when they are silent for the
+	// lease: with them goes the lock that keeps two owners from running one
+	// statement twice.
+	ddlDB   *sql.DB
+	runners map[server.Flavor]*target.DDLRunner // by source; of the feeding goroutine
+
 	ownMu sync.Mutex
 	owner *sql.Conn // holds the stream's named lock; nil: not held
 }
@@ -37,12 +44,18 @@ func newSQLBackend(cfg Config, logger zerolog.Logger) (*sqlBackend, error) {
 		return nil, err
 	}
 	db.SetMaxIdleConns(2)
-	return &sqlBackend{cfg: cfg, log: logger, db: db}, nil
+	b := &sqlBackend{cfg: cfg, log: logger, db: db, runners: map[server.Flavor]*target.DDLRunner{}}
+	b.ddlDB, err = server.Open(cfg.Target, server.Options{Session: map[string]string{"wait_timeout": strconv.Itoa(b.leaseSeconds())}})
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	b.ddlDB.SetMaxIdleConns(1)
+	return b, nil
 }
 
 func (b *sqlBackend) close() error {
 	b.disown()
-	return b.db.Close()
+	return errors.Join(b.ddlDB.Close(), b.db.Close())
 }
 
 // inTx runs f in a transaction of its own.
@@ -315,3 +328,18 @@ func (b *sqlBackend) route(ctx context.Context, source *schema.Table) (*route, e
 }
 
 func (b *sqlBackend) forget() { b.catalog.ForgetAll() }
+
+// ddl: who owned the stream before and is still running the statement, or about
+// to, holds the statement's lock, which the runner waits for; its record then
+// tells whether there is anything left to do.
+func (b *sqlBackend) ddl(ctx context.Context, epoch uint64, p change.Place, d *change.DDL, source server.Flavor) error {
+	if err := b.inTx(ctx, func(tx *sql.Tx) error { return b.mine(ctx, tx, epoch) }); err != nil {
+		return err
+	}
+	r := b.runners[source]
+	if r == nil {
+		r = target.NewDDLRunner(target.DDLOptions{DB: b.ddlDB, Stream: b.cfg.Stream, Source: source, Logger: b.log})
+		b.runners[source] = r
+	}
+	return r.Run(ctx, p, d)
+}

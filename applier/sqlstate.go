@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/twinspan/twinspan/change"
+	"github.com/twinspan/twinspan/applier/target"
 )
 
 // stateTables are what the applier remembers, all of it on the target:
@@ -51,6 +51,9 @@ const stateOptions = " ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8m
 
 // prepare makes the state tables where they are missing.
 func (b *sqlBackend) prepare(ctx context.Context) error {
+	if err := target.EnsureState(ctx, b.db); err != nil {
+		return err
+	}
 	var n int
 	if err := b.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = 'twinspan'
 		AND table_name IN ('stream', 'lane_position', 'progress', 'routing')`).Scan(&n); err != nil {
@@ -68,8 +71,4 @@ func (b *sqlBackend) prepare(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func (b *sqlBackend) ddl(ctx context.Context, epoch uint64, p change.Place, d *change.DDL) error {
-	return fmt.Errorf("no runner")
 }

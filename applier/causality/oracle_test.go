@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twinspan/twinspan/applier/internal/history"
 	"github.com/twinspan/twinspan/change"
 	"github.com/twinspan/twinspan/internal/server"
 	"github.com/twinspan/twinspan/schema"
@@ -23,7 +24,7 @@ var (
 type bug struct {
 	name      string
 	faults    Faults
-	table     func(modelTable) modelTable // how the keys are seen
+	table     func(history.Table) history.Table // how the keys are seen
 	footprint func(Footprint, *change.Row) Footprint
 	relane    bool // lanes are replaced without a drain
 	noFloor   bool // the floor is stored without regard to the watermark
@@ -32,7 +33,7 @@ type bug struct {
 
 // durable is what survives a crash: the target.
 type durable struct {
-	db    *database
+	db    *history.Database
 	lanes []change.Place
 	floor change.Place
 }
@@ -41,11 +42,11 @@ type durable struct {
 type machine struct {
 	*rand.Rand
 	bug      bug
-	steps    []step
+	steps    []history.Step
 	routings []*Routing
 	durable  durable
 
-	sched   *Schedule[step]
+	sched   *Schedule[history.Step]
 	next    int // of steps
 	replay  change.Place
 	relaned bool
@@ -62,7 +63,7 @@ var errStuck = errors.New("no lane can move")
 func (m *machine) restart() {
 	m.lanes = 1 + m.IntN(5)
 	m.next, m.ends = 0, nil
-	for m.next < len(m.steps) && m.steps[m.next].place.Compare(m.durable.floor) <= 0 {
+	for m.next < len(m.steps) && m.steps[m.next].Place.Compare(m.durable.floor) <= 0 {
 		m.next++
 	}
 	m.replay = m.durable.floor
@@ -80,7 +81,7 @@ func (m *machine) restart() {
 }
 
 func (m *machine) begin() {
-	m.sched = New[step](m.durable.lanes)
+	m.sched = New[history.Step](m.durable.lanes)
 	m.sched.Raise(m.durable.floor)
 	m.sched.SetFaults(m.bug.faults)
 }
@@ -94,7 +95,7 @@ func (m *machine) relane() {
 // dispatch feeds the next step.
 func (m *machine) dispatch() error {
 	s := m.steps[m.next]
-	if !m.relaned && s.place.Compare(m.replay) > 0 && (m.next == 0 || m.steps[m.next-1].row == nil) {
+	if !m.relaned && s.Place.Compare(m.replay) > 0 && (m.next == 0 || m.steps[m.next-1].Row == nil) {
 		if err := m.drain(); err != nil {
 			return err
 		}
@@ -102,21 +103,21 @@ func (m *machine) dispatch() error {
 		m.relane()
 	}
 	m.next++
-	if s.row == nil {
+	if s.Row == nil {
 		m.ends = append(m.ends, struct {
 			seq   int64
 			place change.Place
-		}{m.sched.Pass(1), s.place})
+		}{m.sched.Pass(1), s.Place})
 		return nil
 	}
-	f, err := m.routings[s.table].Footprint(nil, s.row)
+	f, err := m.routings[s.Table].Footprint(nil, s.Row)
 	if err != nil {
 		return err
 	}
 	if m.bug.footprint != nil {
-		f = m.bug.footprint(f, s.row)
+		f = m.bug.footprint(f, s.Row)
 	}
-	lane, added := m.sched.Add(s.place, f, 1, s)
+	lane, added := m.sched.Add(s.Place, f, 1, s)
 	if !added {
 		m.stats.skips++
 	} else if q := m.sched.lanes[lane].queue; len(q[len(q)-1].waits) > 0 {
@@ -128,16 +129,16 @@ func (m *machine) dispatch() error {
 // write commits what a lane holds: rows and place together.
 func (m *machine) write(lane int) error {
 	batch := m.sched.lanes[lane].taken
-	db := m.durable.db.clone()
+	db := m.durable.db.Clone()
 	runs := Runs(batch,
-		func(s step) any { return s.table },
-		func(s step) bool { return m.durable.db.tables[s.table].rep == schema.Name{} },
-		func(a, b step) bool { return true })
+		func(s history.Step) any { return s.Table },
+		func(s history.Step) bool { return m.durable.db.Tables[s.Table].Rep == schema.Name{} },
+		func(a, b history.Step) bool { return true })
 	for _, run := range runs {
 		for _, i := range run {
 			s := batch[i].Work
-			if err := db.apply(s.table, s.row, !m.bug.lenient); err != nil {
-				return fmt.Errorf("at %d/%d, lane %d: %w", s.place.Offset, s.place.Index, lane, err)
+			if err := db.Apply(s.Table, s.Row, !m.bug.lenient); err != nil {
+				return fmt.Errorf("at %d/%d, lane %d: %w", s.Place.Offset, s.Place.Index, lane, err)
 			}
 		}
 	}
@@ -230,24 +231,24 @@ func (m *machine) run() error {
 // play runs one history by its seed and compares with the serial outcome.
 func play(seed uint64, b bug, stats *struct{ waits, skips, crashes, batches int }) error {
 	rng := rand.New(rand.NewPCG(seed, 0))
-	g := &generator{Rand: rng}
-	g.db = newDatabase(g.schema())
-	steps := g.history(20 + rng.IntN(100))
-	want := g.db.contents()
+	g := history.New(rng)
+	g.DB = history.NewDatabase(g.Schema())
+	steps := g.History(20 + rng.IntN(100))
+	want := g.DB.Contents()
 
 	m := &machine{Rand: rng, bug: b, steps: steps, stats: stats}
-	m.durable = durable{db: newDatabase(g.db.tables), lanes: slices.Repeat([]change.Place{Start}, 1+rng.IntN(5)), floor: Start}
-	for _, t := range g.db.tables {
+	m.durable = durable{db: history.NewDatabase(g.DB.Tables), lanes: slices.Repeat([]change.Place{Start}, 1+rng.IntN(5)), floor: Start}
+	for _, t := range g.DB.Tables {
 		seen := t
 		if b.table != nil {
 			seen = b.table(t)
 		}
-		m.routings = append(m.routings, NewRouting(server.MySQL, &seen.def.Table, seen.def, seen.rep, seen.rep != schema.Name{}))
+		m.routings = append(m.routings, NewRouting(server.MySQL, &seen.Def.Table, seen.Def, seen.Rep, seen.Rep != schema.Name{}))
 	}
 	if err := m.run(); err != nil {
 		return err
 	}
-	if got := m.durable.db.contents(); got != want {
+	if got := m.durable.db.Contents(); got != want {
 		return fmt.Errorf("end state differs:\n%s\nwant\n%s", got, want)
 	}
 	return nil
@@ -277,20 +278,20 @@ func TestAgainstSerialOracle(t *testing.T) {
 	}
 }
 
-func bytesAreKeys(t modelTable) modelTable {
-	def := *t.def
+func bytesAreKeys(t history.Table) history.Table {
+	def := *t.Def
 	def.Columns = slices.Clone(def.Columns)
 	for i := range def.Columns {
 		if c := &def.Columns[i]; c.Collation != "" {
 			c.Collation = "utf8mb4_0900_bin"
 		}
 	}
-	t.def = &def
+	t.Def = &def
 	return t
 }
 
-func noPrefixes(t modelTable) modelTable {
-	def := *t.def
+func noPrefixes(t history.Table) history.Table {
+	def := *t.Def
 	def.Keys = slices.Clone(def.Keys)
 	for i := range def.Keys {
 		k := &def.Keys[i]
@@ -299,16 +300,16 @@ func noPrefixes(t modelTable) modelTable {
 			k.Parts[j].Prefix = 0
 		}
 	}
-	t.def = &def
+	t.Def = &def
 	return t
 }
 
-func primaryOnly(t modelTable) modelTable {
-	def := *t.def
+func primaryOnly(t history.Table) history.Table {
+	def := *t.Def
 	if len(def.Keys) > 1 {
 		def.Keys = def.Keys[:1]
 	}
-	t.def = &def
+	t.Def = &def
 	return t
 }
 
@@ -322,7 +323,7 @@ func TestSeededBugsAreCaught(t *testing.T) {
 		{name: "bytes are equality", table: bytesAreKeys},
 		{name: "prefixes ignored", table: noPrefixes},
 		{name: "only the primary key", table: primaryOnly},
-		{name: "foreign keys ignored", table: func(t modelTable) modelTable { t.rep = schema.Name{}; return t }},
+		{name: "foreign keys ignored", table: func(t history.Table) history.Table { t.Rep = schema.Name{}; return t }},
 		{name: "before images ignored", footprint: func(f Footprint, r *change.Row) Footprint {
 			if r.Op == change.Update {
 				f.Touches = f.Touches[len(f.Touches)/2:]

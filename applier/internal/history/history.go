@@ -1,4 +1,4 @@
-package causality
+package history
 
 import (
 	"fmt"
@@ -11,22 +11,34 @@ import (
 	"github.com/twinspan/twinspan/schema"
 )
 
-// step is one logged change, or a transaction's end (row nil).
-type step struct {
-	place change.Place
-	table int
-	row   *change.Row
+// Step is one logged change, or a transaction's end (Row nil).
+type Step struct {
+	Place change.Place
+	Table int
+	Row   *change.Row
+	DDL   string // instead of a row
 }
 
-// generator makes schemas and histories that a server could have logged.
-type generator struct {
+// Generator makes schemas and histories that a server could have logged.
+type Generator struct {
 	*rand.Rand
-	db *database
+	DB *Database
+	// Collations to choose from.
+	Collations []string
+	// Spread is how many different numbers there are: few make keys collide.
+	Spread int
+	// DDL lets tables gain columns on the way.
+	DDL bool
+}
+
+// New makes a generator of collisions, without DDL.
+func New(r *rand.Rand) *Generator {
+	return &Generator{Rand: r, Spread: 6, Collations: []string{"utf8mb4_general_ci", "utf8mb4_0900_ai_ci", "utf8mb4_bin", "utf8mb4_unicode_ci"}}
 }
 
 var words = []string{"a", "A", "á", "b", "B", "ab", "Ab", "aB ", "a ", "abc", "ABD", "abx", "", " "}
 
-func (g *generator) text(c *schema.Column) change.Value {
+func (g *Generator) text(c *schema.Column) change.Value {
 	w := words[g.IntN(len(words))]
 	if c.Type == schema.Char {
 		for len(w) > 0 && w[len(w)-1] == ' ' {
@@ -36,25 +48,25 @@ func (g *generator) text(c *schema.Column) change.Value {
 	return change.TextOf([]byte(w))
 }
 
-func (g *generator) value(c *schema.Column) change.Value {
+func (g *Generator) value(c *schema.Column) change.Value {
 	if c.Nullable && g.IntN(4) == 0 {
 		return change.Value{}
 	}
 	switch c.Type {
 	case schema.Int:
-		return change.IntegerOf(int64(g.IntN(6)))
+		return change.IntegerOf(int64(g.IntN(g.Spread)))
 	case schema.BigInt:
 		if c.Unsigned {
-			return change.TextOf(fmt.Append(nil, g.IntN(6)))
+			return change.TextOf(fmt.Append(nil, g.IntN(g.Spread)))
 		}
-		return change.IntegerOf(int64(g.IntN(6)) - 3)
+		return change.IntegerOf(int64(g.IntN(g.Spread)) - 3)
 	case schema.VarBinary:
 		return change.BytesOf([]byte(words[g.IntN(len(words))]))
 	}
 	return g.text(c)
 }
 
-func (g *generator) column(name string, nullable bool) schema.Column {
+func (g *Generator) column(name string, nullable bool) schema.Column {
 	c := schema.Column{Name: name, Nullable: nullable}
 	switch g.IntN(6) {
 	case 0:
@@ -65,7 +77,7 @@ func (g *generator) column(name string, nullable bool) schema.Column {
 	case 2, 3:
 		c.Type = []schema.Type{schema.VarChar, schema.Char, schema.Text}[g.IntN(3)]
 		c.Length, c.Charset = 80, "utf8mb4"
-		c.Collation = []string{"utf8mb4_general_ci", "utf8mb4_0900_ai_ci", "utf8mb4_bin", "utf8mb4_unicode_ci"}[g.IntN(4)]
+		c.Collation = g.Collations[g.IntN(len(g.Collations))]
 	default:
 		c.Type = schema.Int
 	}
@@ -73,20 +85,20 @@ func (g *generator) column(name string, nullable bool) schema.Column {
 }
 
 // part is a key part; some text columns have a prefix of two characters.
-func (g *generator) part(t *target.Table, column int) schema.KeyPart {
+func (g *Generator) part(t *target.Table, column int) schema.KeyPart {
 	p := schema.KeyPart{Column: column}
 	switch t.Columns[column].Type {
 	case schema.VarChar, schema.Char, schema.Text, schema.VarBinary:
-		if g.IntN(3) == 0 {
+		if g.IntN(3) == 0 || t.Columns[column].Type == schema.Text {
 			p.Prefix = 2
 		}
 	}
 	return p
 }
 
-func (g *generator) table(n int) modelTable {
+func (g *Generator) table(n int) Table {
 	t := &target.Table{Identity: 0}
-	t.Name = schema.Name{Schema: "s", Table: fmt.Sprintf("t%d", n)}
+	t.Name = schema.Name{Schema: "hist", Table: fmt.Sprintf("t%d", n)}
 	for i := range 2 + g.IntN(3) {
 		t.Columns = append(t.Columns, g.column(fmt.Sprintf("c%d", i), i > 1 || i == 1 && g.IntN(2) == 0))
 	}
@@ -97,7 +109,7 @@ func (g *generator) table(n int) modelTable {
 	switch g.IntN(8) {
 	case 0: // no key at all
 		t.Identity = -1
-		return modelTable{def: t, parent: -1}
+		return Table{Def: t, Parent: -1}
 	default:
 		t.Keys = append(t.Keys, target.Key{Name: "PRIMARY", Primary: true, Parts: pk})
 	}
@@ -110,24 +122,24 @@ func (g *generator) table(n int) modelTable {
 		}
 		t.Keys = append(t.Keys, target.Key{Name: fmt.Sprintf("u%d", u), Parts: parts})
 	}
-	return modelTable{def: t, parent: -1}
+	return Table{Def: t, Parent: -1}
 }
 
 // family is a parent and a child that refers to it.
-func (g *generator) family(n int) []modelTable {
-	var both []modelTable
+func (g *Generator) family(n int) []Table {
+	var both []Table
 	for i, name := range []string{"parent", "child"} {
 		t := &target.Table{}
-		t.Name = schema.Name{Schema: "s", Table: fmt.Sprintf("%s%d", name, n)}
+		t.Name = schema.Name{Schema: "hist", Table: fmt.Sprintf("%s%d", name, n)}
 		t.Columns = []schema.Column{{Name: "id", Type: schema.Int}, {Name: "p", Type: schema.Int, Nullable: true}}
 		t.Keys = []target.Key{{Name: "PRIMARY", Primary: true, Parts: []schema.KeyPart{{Column: 0}}}}
-		both = append(both, modelTable{def: t, parent: i*(n+1) - 1, rep: schema.Name{Schema: "s", Table: fmt.Sprintf("parent%d", n)}})
+		both = append(both, Table{Def: t, Parent: i*(n+1) - 1, Rep: schema.Name{Schema: "hist", Table: fmt.Sprintf("parent%d", n)}})
 	}
 	return both
 }
 
-func (g *generator) schema() []modelTable {
-	var ts []modelTable
+func (g *Generator) Schema() []Table {
+	var ts []Table
 	if g.IntN(3) == 0 {
 		ts = g.family(0)
 	}
@@ -138,25 +150,25 @@ func (g *generator) schema() []modelTable {
 }
 
 // change makes one legal change of a table, nil when it found none.
-func (g *generator) change(table int) *change.Row {
-	t := &g.db.tables[table]
-	rows := g.db.rows[table]
+func (g *Generator) change(table int) *change.Row {
+	t := &g.DB.Tables[table]
+	rows := g.DB.Rows[table]
 	fresh := func() []change.Value {
-		row := make([]change.Value, len(t.def.Columns))
+		row := make([]change.Value, len(t.Def.Columns))
 		for i := range row {
-			row[i] = g.value(&t.def.Columns[i])
+			row[i] = g.value(&t.Def.Columns[i])
 		}
 		return row
 	}
 	for range 8 {
-		r := &change.Row{Table: &t.def.Table}
+		r := &change.Row{Table: &t.Def.Table}
 		except := -1
 		switch {
 		case len(rows) == 0 || g.IntN(3) == 0:
 			r.Op, r.After = change.Insert, fresh()
 		case g.IntN(3) == 0:
 			r.Op, r.Before = change.Delete, rows[g.IntN(len(rows))]
-			if !g.db.childless(table, r.Before) {
+			if !g.DB.childless(table, r.Before) {
 				continue
 			}
 		default:
@@ -171,12 +183,12 @@ func (g *generator) change(table int) *change.Row {
 					r.After[i] = other[i]
 				}
 			}
-			if !r.Before[0].Equal(r.After[0]) && !g.db.childless(table, r.Before) {
+			if !r.Before[0].Equal(r.After[0]) && !g.DB.childless(table, r.Before) {
 				continue
 			}
 		}
-		if r.After == nil || g.db.clash(table, r.After, except) == "" {
-			if err := g.db.apply(table, r, true); err != nil {
+		if r.After == nil || g.DB.clash(table, r.After, except) == "" {
+			if err := g.DB.Apply(table, r, true); err != nil {
 				panic(err)
 			}
 			return r
@@ -185,17 +197,24 @@ func (g *generator) change(table int) *change.Row {
 	return nil
 }
 
-// history makes about n changes in transactions and entries.
-func (g *generator) history(n int) []step {
-	var steps []step
+// History makes about n changes in transactions and entries.
+func (g *Generator) History(n int) []Step {
+	var steps []Step
 	p := change.Place{}
 	add := func(table int, r *change.Row) {
-		steps = append(steps, step{place: p, table: table, row: r})
+		steps = append(steps, Step{Place: p, Table: table, Row: r})
 		p.Index++
 	}
 	for len(steps) < n {
+		if g.DDL && g.IntN(60) == 0 {
+			table := g.IntN(len(g.DB.Tables))
+			steps = append(steps, Step{Place: p, Table: table, DDL: g.addColumn(table)})
+			p.Index++
+			add(0, nil)
+			continue
+		}
 		for range 1 + g.IntN(4) {
-			table := g.IntN(len(g.db.tables))
+			table := g.IntN(len(g.DB.Tables))
 			if r := g.change(table); r != nil {
 				add(table, r)
 				if g.IntN(4) == 0 && r.Op == change.Delete { // delete and re-insert in one go
@@ -211,4 +230,17 @@ func (g *generator) history(n int) []step {
 		}
 	}
 	return steps
+}
+
+// addColumn gives a table one more column, NULL in every row.
+func (g *Generator) addColumn(table int) string {
+	t := &g.DB.Tables[table]
+	def := *t.Def
+	c := schema.Column{Name: fmt.Sprintf("c%d", len(def.Columns)), Type: schema.Int, Nullable: true}
+	def.Columns = append(slices.Clone(def.Columns), c)
+	t.Def = &def
+	for i, r := range g.DB.Rows[table] {
+		g.DB.Rows[table][i] = append(slices.Clone(r), change.Value{})
+	}
+	return fmt.Sprintf("ALTER TABLE `%s`.`%s` ADD COLUMN %s", def.Name.Schema, def.Name.Table, columnSQL(&c))
 }
