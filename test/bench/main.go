@@ -1,0 +1,67 @@
+// Command bench prints, for each thing a user would otherwise pick, the ratio of
+// twinspan to it, from one run in which both take turns on the same machine.
+//
+//	go run ./test/bench            all of it
+//	go run ./test/bench apply      one part: decode, append or apply
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+)
+
+// settings are the sizes of a run; the defaults take about three minutes on two
+// cores.
+type settings struct {
+	binary  string
+	rounds  int
+	rows    int
+	seed    int64
+	journal string
+}
+
+func main() {
+	var s settings
+	flag.StringVar(&s.binary, "twinspan", "bin/twinspan", "the built `binary`")
+	flag.IntVar(&s.rounds, "rounds", 3, "interleaved rounds")
+	flag.IntVar(&s.rows, "rows", 20000, "row changes per round of the apply part; the decode part takes five times as many")
+	flag.Int64Var(&s.seed, "seed", 1, "of the generated rows")
+	flag.StringVar(&s.journal, "dir", "", "folder for the append part's journal (default: a temporary one)")
+	flag.Parse()
+	parts := flag.Args()
+	if len(parts) == 0 {
+		parts = []string{"decode", "append", "apply"}
+	}
+	all := map[string]func(context.Context, settings) error{"decode": decode, "append": appendEntries, "apply": apply}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	for _, p := range parts {
+		f, ok := all[p]
+		if !ok {
+			fmt.Fprintf(os.Stderr, "bench: no part %q: decode, append or apply\n", p)
+			os.Exit(2)
+		}
+		if err := f(ctx, s); err != nil {
+			fmt.Fprintf(os.Stderr, "bench %s: %v\n", p, err)
+			stop()
+			os.Exit(1) //nolint:gocritic // stop was called
+		}
+	}
+}
+
+// median of a round's figures.
+func median(v []float64) float64 {
+	if len(v) == 0 {
+		return 0
+	}
+	v = slices.Sorted(slices.Values(v))
+	if n := len(v); n%2 == 0 {
+		return (v[n/2-1] + v[n/2]) / 2
+	}
+	return v[len(v)/2]
+}
