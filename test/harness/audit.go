@@ -99,7 +99,7 @@ func AuditLog(ctx context.Context, l log.Log, stream string, mariadb bool, execu
 			if err != nil {
 				return a, errors.Join(err, reader.Close())
 			}
-			if n <= last[source] && seen[id] == 1 && mariadb {
+			if n <= last[source] && seen[id] == 1 {
 				a.Disorder = append(a.Disorder, fmt.Sprintf("%s after %d", id, last[source]))
 			}
 			last[source] = n

@@ -17,9 +17,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/twinspan/twinspan/change/gtid"
 	"github.com/twinspan/twinspan/internal/child"
 	"github.com/twinspan/twinspan/internal/mysqltest"
+	"github.com/twinspan/twinspan/log/client"
 )
 
 // Role is what one twinspan process does.
@@ -42,8 +45,8 @@ type Config struct {
 	Stream string
 	Source *mysqltest.Server // whose binlog is read
 	Target *mysqltest.Server
-	// Extra lines of YAML by role, added to its file.
-	Extra  map[Role]string
+	// Set overrides keys of a role's configuration: "applier.lanes=4".
+	Set    map[Role][]string
 	Detach bool // the processes outlive this one
 }
 
@@ -86,7 +89,7 @@ func New(cfg Config) (*Pipeline, error) {
 		Producer: "city: a\n" + reach + source,
 		Consumer: "city: b\n" + reach + target,
 	} {
-		if err := p.write(string(role), fmt.Sprintf("roles: [%s]\n", role)+text+cfg.Extra[role]); err != nil {
+		if err := p.write(string(role), fmt.Sprintf("roles: [%s]\n", role)+text); err != nil {
 			return nil, err
 		}
 	}
@@ -133,7 +136,11 @@ func (p *Pipeline) Start(ctx context.Context, r Role) error {
 		return err
 	}
 	defer out.Close() // the child has its own descriptor
-	c := exec.Command(p.cfg.Binary, "run", "-c", p.ConfigFile(r))
+	args := []string{"run", "-c", p.ConfigFile(r)}
+	for _, kv := range p.cfg.Set[r] {
+		args = append(args, "--set", kv)
+	}
+	c := exec.Command(p.cfg.Binary, args...)
 	c.Stdout, c.Stderr, c.Dir = out, out, p.cfg.Dir
 	proc, err := child.Start(c, p.cfg.Detach)
 	if err != nil {
@@ -225,11 +232,16 @@ func (p *Pipeline) died(r Role) error {
 	return fmt.Errorf("the %s process ended by itself (%v)\n%s", r, proc.Err(), p.Log(r, 15)) //nolint:errorlint // nil is as bad as an error here
 }
 
-// Died is an error when any process ended without being told to.
-func (p *Pipeline) Died() error {
+// Healthy is an error when any process ended without being told to, or halted.
+func (p *Pipeline) Healthy() error {
 	var errs []error
 	for _, r := range Roles() {
 		errs = append(errs, p.died(r))
+		h, err := p.Halted(r)
+		errs = append(errs, err)
+		if h != nil {
+			errs = append(errs, fmt.Errorf("%s: %v", r, h))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -286,7 +298,7 @@ func (p *Pipeline) WaitApplied(ctx context.Context, text string, patience time.D
 	if err != nil {
 		return err
 	}
-	last, moved := "", time.Now()
+	last, moved, looked := "", time.Now(), time.Now()
 	for {
 		have, err := p.Applied(ctx)
 		if err == nil && have.Contains(want) {
@@ -295,8 +307,11 @@ func (p *Pipeline) WaitApplied(ctx context.Context, text string, patience time.D
 		if s := have.String(); err == nil && s != last {
 			last, moved = s, time.Now()
 		}
-		if err := p.Died(); err != nil {
-			return err
+		if time.Since(looked) > 500*time.Millisecond {
+			if err := p.Healthy(); err != nil {
+				return fmt.Errorf("the target stands at %s, wanted %s: %w", last, want, err)
+			}
+			looked = time.Now()
 		}
 		if time.Since(moved) > patience {
 			return fmt.Errorf("the target stands at %s since %s, wanted %s (%v)\nproducer:\n%s\nconsumer:\n%s", //nolint:errorlint // err may be nil
@@ -308,6 +323,16 @@ func (p *Pipeline) WaitApplied(ctx context.Context, text string, patience time.D
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// Audit compares the log with executed, the source's own GTID set as text.
+func (p *Pipeline) Audit(ctx context.Context, executed string) (a Audit, err error) {
+	l, err := client.New(client.Config{Nodes: []string{p.NodeAddress()}, Name: "audit", Logger: zerolog.Nop()})
+	if err != nil {
+		return Audit{}, err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	return AuditLog(ctx, l, p.cfg.Stream, p.cfg.Source.Flavor.IsMariaDB(), executed)
 }
 
 // Command prepares an operator's command with the Ops configuration, such as

@@ -1,0 +1,280 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/twinspan/twinspan/internal/mysqltest"
+	"github.com/twinspan/twinspan/internal/workload"
+	"github.com/twinspan/twinspan/test/harness"
+)
+
+const stream = "demo"
+
+// demo is one run. Its parts are made by run, in this order, and ended by close.
+type demo struct {
+	settings
+	screen *screen
+
+	primary, standby, target *mysqltest.Server
+	pipeline                 *harness.Pipeline
+	load                     *workload.Workload
+	pulse                    *pulse
+	began, loaded            time.Time
+	restarts                 int
+}
+
+func (d *demo) run(ctx context.Context) (result, error) {
+	steps := []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"starting three servers and the replication in A", d.startServers},
+		{"starting twinspan", d.startPipeline},
+		{"filling the tables", d.prepare},
+		{"load, with crashes", d.drive},
+		{"waiting for B to catch up", d.catchUp},
+	}
+	d.screen.event("seed %d, %s, logs in %s", d.seed, d.flavor, d.dir)
+	for _, s := range steps {
+		began := time.Now()
+		d.screen.phase(s.name)
+		if err := s.do(ctx); err != nil {
+			return result{}, fmt.Errorf("%s: %w", s.name, err)
+		}
+		d.screen.event("%s: %.1f s", s.name, time.Since(began).Seconds())
+	}
+	return d.check(ctx)
+}
+
+func (d *demo) startServers(ctx context.Context) error {
+	if d.keep {
+		// What an earlier run left goes first.
+		if stop := filepath.Join(d.dir, "stop"); exists(stop) {
+			if out, err := exec.CommandContext(ctx, stop).CombinedOutput(); err != nil {
+				return fmt.Errorf("%s: %w: %s", stop, err, out)
+			}
+		}
+		if err := os.RemoveAll(d.dir); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(d.dir, 0o700); err != nil {
+		return err
+	}
+	var g errgroup.Group
+	for name, s := range map[string]**mysqltest.Server{"primary": &d.primary, "standby": &d.standby, "target": &d.target} {
+		g.Go(func() (err error) {
+			o := mysqltest.Options{Flavor: d.flavor, Durable: true, Detach: d.keep}
+			if d.keep {
+				o.Dir = filepath.Join(d.dir, name)
+			}
+			*s, err = mysqltest.Run(ctx, o)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return d.standby.ReplicateFrom(ctx, d.primary)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func (d *demo) startPipeline(ctx context.Context) error {
+	var err error
+	d.pipeline, err = harness.New(harness.Config{
+		Binary: d.binary, Dir: d.dir, Stream: stream, Source: d.standby, Target: d.target, Detach: d.keep,
+	})
+	if err != nil {
+		return err
+	}
+	return d.pipeline.StartAll(ctx)
+}
+
+func (d *demo) prepare(ctx context.Context) error {
+	f, err := os.Create(filepath.Join(d.dir, "load.log"))
+	if err != nil {
+		return err
+	}
+	d.load = workload.New(workload.Config{
+		Seed: d.seed, DB: d.primary.DB(), Clients: d.clients, Rate: d.rate, Types: true, DDLEvery: 200 * time.Millisecond,
+		Log: zerolog.New(f).With().Timestamp().Logger(),
+	})
+	if err := d.load.Prepare(ctx); err != nil {
+		return err
+	}
+	d.pulse, err = newPulse(ctx, d.primary.DB(), d.target.DB())
+	return err
+}
+
+// drive runs the load, the pulse and the crashes side by side.
+func (d *demo) drive(ctx context.Context) error {
+	d.began = time.Now()
+	ctx, cancel := context.WithTimeout(ctx, d.length)
+	defer cancel()
+	var watchers sync.WaitGroup
+	watch, stopWatching := context.WithCancel(ctx)
+	watchers.Go(func() { d.watch(watch) })
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.load.Run(gctx) })
+	g.Go(func() error { return d.pulse.write(gctx) })
+	g.Go(func() error { return d.pulse.read(gctx) })
+	g.Go(func() error { return d.crash(gctx) })
+	err := g.Wait()
+	stopWatching()
+	watchers.Wait()
+	d.loaded = time.Now()
+	st := d.load.Stats()
+	if len(st.Unexpected) > 0 {
+		err = errors.Join(err, fmt.Errorf("the server refused statements of the load: %v", st.Unexpected))
+	}
+	return err
+}
+
+// crash is the plan of a run: every process at least once, the standby in
+// between, and the large transaction under fire.
+func (d *demo) crash(ctx context.Context) error {
+	r := rand.New(rand.NewPCG(d.seed, 99))
+	first := harness.Roles()
+	second := harness.Roles()
+	r.Shuffle(3, func(i, j int) { first[i], first[j] = first[j], first[i] })
+	r.Shuffle(3, func(i, j int) { second[i], second[j] = second[j], second[i] })
+	plan := []func(context.Context) error{
+		d.killer(first[0]), d.killer(first[1]), d.killer(first[2]), d.restartStandby, d.largeTransaction,
+		d.killer(second[0]), d.killer(second[1]), d.killer(second[2]),
+	}
+	// The last second is for the load alone.
+	gap := (d.length - time.Second) / time.Duration(len(plan)+1)
+	var large sync.WaitGroup
+	defer large.Wait()
+	for i, do := range plan {
+		wait := gap - gap/8 + time.Duration(r.Int64N(int64(gap/4)))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+		if i == 4 { // goes on while the next process is killed
+			large.Go(func() {
+				if err := do(ctx); err != nil && ctx.Err() == nil {
+					d.screen.event("large transaction: %v", err)
+				}
+			})
+			continue
+		}
+		if err := do(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (d *demo) killer(r harness.Role) func(context.Context) error {
+	return func(ctx context.Context) error {
+		pid, _ := d.pipeline.Process(r)
+		if err := d.pipeline.Kill(r); err != nil {
+			return err
+		}
+		d.screen.event("kill -9 %d (%s)", pid, r)
+		// Without ctx: a started process is what the next step needs.
+		began := time.Now()
+		if err := d.pipeline.Start(context.WithoutCancel(ctx), r); err != nil {
+			return err
+		}
+		pid, _ = d.pipeline.Process(r)
+		d.screen.event("%s is back as %d after %.1f s", r, pid, time.Since(began).Seconds())
+		return nil
+	}
+}
+
+func (d *demo) restartStandby(ctx context.Context) error {
+	began := time.Now()
+	d.screen.event("restarting the standby under the producer")
+	if err := d.standby.Restart(context.WithoutCancel(ctx)); err != nil {
+		return err
+	}
+	d.restarts++
+	d.screen.event("the standby is back after %.1f s", time.Since(began).Seconds())
+	return nil
+}
+
+func (d *demo) largeTransaction(ctx context.Context) error {
+	began := time.Now()
+	d.screen.event("one transaction with %d row changes begins", d.large*7/3)
+	if err := d.load.Large(ctx, d.large); err != nil {
+		return err
+	}
+	d.screen.event("the large transaction is committed after %.1f s", time.Since(began).Seconds())
+	return nil
+}
+
+// catchUp waits until B has all that A committed.
+func (d *demo) catchUp(ctx context.Context) error {
+	set, err := d.primary.GTIDs(ctx)
+	if err != nil {
+		return err
+	}
+	if err := d.standby.WaitForGTIDs(ctx, set); err != nil {
+		return err
+	}
+	var watchers sync.WaitGroup
+	watch, stop := context.WithCancel(ctx)
+	watchers.Go(func() { d.watch(watch) })
+	defer watchers.Wait()
+	defer stop()
+	if err := d.pipeline.WaitApplied(ctx, set, 60*time.Second); err != nil {
+		return err
+	}
+	// The last pulses arrived with the rest.
+	if err := d.pulse.poll(ctx); err != nil {
+		return err
+	}
+	d.screen.event("B has everything that A committed")
+	return nil
+}
+
+// watch feeds the screen until its context ends.
+func (d *demo) watch(ctx context.Context) {
+	t := time.NewTicker(250 * time.Millisecond)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		d.screen.show(d.snapshot())
+	}
+}
+
+// close ends everything that was started, in any state of the run.
+func (d *demo) close() error {
+	var errs []error
+	if d.pipeline != nil {
+		errs = append(errs, d.pipeline.Stop())
+	}
+	for _, s := range []*mysqltest.Server{d.target, d.standby, d.primary} {
+		if s != nil {
+			errs = append(errs, s.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
