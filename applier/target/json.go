@@ -142,14 +142,11 @@ const (
 func (v *jsonValue) appendOpaque(dst []byte) ([]byte, error) {
 	switch v.field {
 	case fieldNewDecimal:
-		digits, precision, scale, err := decodeDecimal(v.data)
+		d, err := decodeDecimal(v.data)
 		if err != nil {
 			return dst, err
 		}
-		dst = append(append(append(dst, "CAST('"...), digits...), "' AS DECIMAL("...)
-		dst = strconv.AppendInt(dst, int64(precision), 10)
-		dst = strconv.AppendInt(append(dst, ','), int64(scale), 10)
-		return append(dst, "))"...), nil
+		return d.appendTyped(dst), nil
 	case fieldDate, fieldTime, fieldDateTime, fieldTimestamp:
 		text, err := momentText(v.field, v.data)
 		if err != nil {
@@ -232,20 +229,55 @@ func momentText(field byte, b []byte) (string, error) {
 // decimalBytes is how many bytes so many digits take in the packed form.
 var decimalBytes = [10]int{0, 1, 1, 2, 2, 3, 3, 4, 4, 4}
 
+// decimal is a JSON decimal: its digits, and the precision and scale that the
+// server stored with it.
+type decimal struct {
+	digits           string // -?[0-9]+(\.[0-9]+)?
+	significant      int    // digits before the point without leading zeros
+	precision, scale int
+}
+
+// appendTyped writes an expression that is stored with the same precision. The
+// value is the same in any case; the precision only shows in the stored bytes.
+// Measured on MySQL 9.7: a literal has the digits it shows, CAST rounds the
+// digits before the point up to a multiple of nine, and a column has its own
+// number less leading groups of zeros.
+func (d decimal) appendTyped(dst []byte) []byte {
+	want := d.precision - d.scale
+	nines := 9 * max(1, (d.significant+8)/9)
+	leading := want % 9
+	if leading == 0 {
+		leading = min(want, 9)
+	}
+	switch {
+	case want == max(d.significant, 1):
+		return append(dst, d.digits...)
+	case want == nines:
+		return fmt.Appendf(dst, "CAST(%s AS DECIMAL(65,%d))", d.digits, d.scale)
+	case d.precision <= 65 && d.significant <= want && (d.significant > want-leading || want == 0):
+		return fmt.Appendf(dst, "(SELECT v FROM JSON_TABLE('\"%s\"','$' COLUMNS(v DECIMAL(%d,%d) PATH '$' ERROR ON EMPTY ERROR ON ERROR)) AS j)",
+			d.digits, d.precision, d.scale)
+	}
+	return append(dst, d.digits...)
+}
+
+// precisionMax: nine groups of nine digits.
+const precisionMax = 81
+
 // decodeDecimal reads precision, scale, and the server's packed decimal. Source:
 // decimal2bin in strings/decimal.cc of the MySQL source.
-func decodeDecimal(b []byte) (digits string, precision, scale int, err error) {
+func decodeDecimal(b []byte) (decimal, error) {
 	if len(b) < 2 {
-		return "", 0, 0, fmt.Errorf("%w: decimal cut short", errJSON)
+		return decimal{}, fmt.Errorf("%w: decimal cut short", errJSON)
 	}
-	precision, scale = int(b[0]), int(b[1])
-	if precision == 0 || precision > 65 || scale > 30 || scale > precision {
-		return "", 0, 0, fmt.Errorf("%w: decimal(%d,%d)", errJSON, precision, scale)
+	precision, scale := int(b[0]), int(b[1])
+	if precision == 0 || precision > precisionMax || scale > 30 || scale > precision {
+		return decimal{}, fmt.Errorf("%w: decimal(%d,%d)", errJSON, precision, scale)
 	}
 	whole := precision - scale
 	need := whole/9*4 + decimalBytes[whole%9] + scale/9*4 + decimalBytes[scale%9]
 	if len(b) != 2+need {
-		return "", 0, 0, fmt.Errorf("%w: decimal(%d,%d) of %d bytes", errJSON, precision, scale, len(b)-2)
+		return decimal{}, fmt.Errorf("%w: decimal(%d,%d) of %d bytes", errJSON, precision, scale, len(b)-2)
 	}
 	raw := append([]byte(nil), b[2:]...)
 	negative := raw[0]&0x80 == 0
@@ -278,9 +310,7 @@ func decodeDecimal(b []byte) (digits string, precision, scale int, err error) {
 		good = group(9)
 	}
 	integer := strings.TrimLeft(s.String(), "0")
-	if integer == "" {
-		integer = "0"
-	}
+	d := decimal{significant: len(integer), precision: precision, scale: scale}
 	s.Reset()
 	for i := 0; i < scale/9 && good; i++ {
 		good = group(9)
@@ -289,16 +319,19 @@ func decodeDecimal(b []byte) (digits string, precision, scale int, err error) {
 		good = group(scale % 9)
 	}
 	if !good {
-		return "", 0, 0, fmt.Errorf("%w: decimal digits", errJSON)
+		return decimal{}, fmt.Errorf("%w: decimal digits", errJSON)
 	}
-	digits = integer
-	if scale > 0 {
-		digits += "." + s.String()
+	if integer == "" {
+		integer = "0"
 	}
 	if negative {
-		digits = "-" + digits
+		d.digits = "-"
 	}
-	return digits, precision, scale, nil
+	d.digits += integer
+	if scale > 0 {
+		d.digits += "." + s.String()
+	}
+	return d, nil
 }
 
 // appendJSON writes the value as JSON text; only for textual values.

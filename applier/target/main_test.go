@@ -19,7 +19,11 @@ import (
 	"github.com/twinspan/twinspan/schema"
 )
 
-func TestMain(m *testing.M) { mysqltest.Main(m, func() error { return goleak.Find() }) }
+func TestMain(m *testing.M) {
+	// A dependency of vitess starts this one when it is imported.
+	glog := goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon")
+	mysqltest.Main(m, func() error { return goleak.Find(glog) })
+}
 
 // bench is one server with a session as lanes have it, and a schema of its own.
 type bench struct {
