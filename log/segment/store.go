@@ -215,9 +215,13 @@ func (s *Store) path(name string) string { return filepath.Join(s.cfg.Dir, name)
 // because nothing is known about the bytes any more.
 func (s *Store) Run(ctx context.Context) error {
 	s.mu.Lock()
-	if s.running || s.closing {
+	if s.running {
 		s.mu.Unlock()
-		return fmt.Errorf("run log: %w", log.ErrClosed)
+		return fmt.Errorf("run log twice: %w", log.ErrProtocol)
+	}
+	if s.closing { // Close came first and has done all
+		defer s.mu.Unlock()
+		return s.fault
 	}
 	s.running = true
 	s.mu.Unlock()
