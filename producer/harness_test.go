@@ -130,7 +130,7 @@ type subject struct {
 func start(t testing.TB, s *mysqltest.Server, l *memLog, change func(*Config)) *subject {
 	t.Helper()
 	cfg := Config{
-		Stream: "s", Binlog: binlog.Config{Server: s.Endpoint(), Heartbeat: 200 * time.Millisecond},
+		Stream: "s", Binlog: binlog.Config{Server: s.Endpoint(), Heartbeat: 200 * time.Millisecond, BackoffMax: 200 * time.Millisecond},
 		Recheck: 100 * time.Millisecond, BackoffMax: 200 * time.Millisecond,
 	}
 	if change != nil {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/twinspan/twinspan/change"
 	"github.com/twinspan/twinspan/change/gtid"
-	"github.com/twinspan/twinspan/internal/server"
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/producer/binlog"
 )
@@ -173,12 +172,8 @@ func (p *Producer) own(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	src := change.Source{Flavor: string(st.Flavor), ServerUUID: st.ServerUUID}
-	if st.Flavor == server.MariaDB {
-		src.ServerUUID = fmt.Sprint(st.ServerID)
-	}
 	if virgin {
-		if err := anchor(ctx, w, from, src); err != nil {
+		if err := anchor(ctx, w, from, st.Source()); err != nil {
 			return err
 		}
 	}

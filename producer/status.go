@@ -76,7 +76,7 @@ func (b *board) init(cfg Config) {
 func (b *board) took(e log.Epoch, st binlog.State, from gtid.Set) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.s.Epoch, b.s.Flavor, b.s.ServerUUID, b.s.ServerVersion = e, string(st.Flavor), st.ServerUUID, st.Version
+	b.s.Epoch, b.s.Flavor, b.s.ServerUUID, b.s.ServerVersion = e, string(st.Flavor), st.Source().ServerUUID, st.Version
 	b.set = from.Clone()
 	b.s.State, b.s.Halt, b.s.LastError = StateRunning, nil, ""
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/go-mysql-org/go-mysql/replication"
 
@@ -22,6 +21,7 @@ type assembler struct {
 	reader *eventReader
 	order  *sequence
 	tables *tables
+	judge  *judge
 	sink   Sink
 	skip   map[string]bool // GTIDs whose content the operator gave up
 	// committed holds back what is in the binlog and not committed yet.
@@ -155,63 +155,32 @@ func (a *assembler) inside(e *event) error {
 	return haltf(HaltNoGTID, remedyNoGTID, "%s without a GTID before it, %s", e.typ, a.where(e))
 }
 
+// beginMySQL and beginMariaDB differ in what else the GTID event says.
 func (a *assembler) beginMySQL(ctx context.Context, e *event) error {
-	ev, err := a.reader.parse(e)
+	h, _, err := a.reader.header(e)
 	if err != nil {
 		return err
 	}
-	var g *replication.GTIDEvent
-	switch ev := ev.(type) {
-	case *replication.GTIDEvent:
-		g = ev
-	case *replication.GtidTaggedLogEvent:
-		g = &ev.GTIDEvent
-	}
-	if g == nil || len(g.SID) != 16 || g.GNO < 1 {
-		return fmt.Errorf("%w: %s %s", ErrDamaged, e.typ, a.where(e))
-	}
-	id := fmt.Sprintf("%x-%x-%x-%x-%x", g.SID[:4], g.SID[4:6], g.SID[6:8], g.SID[8:10], g.SID[10:])
-	if tag := g.Tag.String(); tag != "" {
-		id += ":" + tag
-	}
-	id = fmt.Sprintf("%s:%d", id, g.GNO)
-	at := g.OriginalCommitTimestamp
-	if at == 0 {
-		at = g.ImmediateCommitTimestamp
-	}
-	when := time.UnixMicro(int64(at)).UTC()
-	if at == 0 { // a server before 8.0.1
-		when = time.Unix(int64(e.timestamp), 0).UTC()
-	}
-	return a.begin(ctx, e, Header{GTID: id, CommitTime: when, ServerID: e.serverID}, false)
+	return a.begin(ctx, h, false)
 }
 
-// Flags of MariaDB's GTID event beyond those go-mysql knows.
-const (
-	mariaStandalone  = 1
-	mariaPreparedXA  = 64
-	mariaCompletedXA = 128
-)
-
 func (a *assembler) beginMariaDB(ctx context.Context, e *event) error {
-	r := fieldReader{b: e.body}
-	n, domain, flags := r.u64(), r.u32(), r.u8()
-	if r.short || n == 0 {
-		return fmt.Errorf("%w: %s %s", ErrDamaged, e.typ, a.where(e))
+	h, flags, err := a.reader.header(e)
+	if err != nil {
+		return err
 	}
-	h := Header{GTID: fmt.Sprintf("%d-%d-%d", domain, e.serverID, n), CommitTime: time.Unix(int64(e.timestamp), 0).UTC(), ServerID: e.serverID}
 	if flags&(mariaPreparedXA|mariaCompletedXA) != 0 && !a.skip[h.GTID] {
 		return &Halt{Code: HaltXA, GTID: h.GTID, Detail: "an XA transaction was prepared or completed " + a.where(e),
 			Remedy: "let applications use plain transactions on this set; to go on, bring the target in line with this XA transaction and skip " +
 				"its GTIDs (of the PREPARE and of the COMMIT)"}
 	}
-	return a.begin(ctx, e, h, flags&mariaStandalone == 0)
+	return a.begin(ctx, h, flags&mariaStandalone == 0)
 }
 
 // begin opens a transaction. begun: it ends with a commit event.
-func (a *assembler) begin(ctx context.Context, e *event, h Header, begun bool) error {
+func (a *assembler) begin(ctx context.Context, h Header, begun bool) error {
 	if a.tx.open {
-		return haltf(HaltDecode, remedyDamaged, "transaction %s begins %s before %s has ended", h.GTID, a.where(e), a.tx.id)
+		return haltf(HaltDecode, remedyDamaged, "transaction %s begins after %s:%d before %s has ended", h.GTID, a.source.File, a.source.Position, a.tx.id)
 	}
 	if err := a.order.next(ctx, h.GTID); err != nil {
 		return err

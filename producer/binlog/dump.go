@@ -119,6 +119,9 @@ func (d *dumper) start(o dumpOptions) error {
 		// as it was written.
 		fmt.Sprintf("SET @source_binlog_checksum='%s', @master_binlog_checksum='%s'", sum, sum),
 		fmt.Sprintf("SET @source_heartbeat_period=%d, @master_heartbeat_period=%d", beat, beat),
+		// Back-pressure is no reason for the server to give up: a log that
+		// takes nothing for a while must not cost a large transaction twice.
+		"SET SESSION net_write_timeout=3600",
 		// The server ends an older dump of the same client, so a dead
 		// connection does not stay behind.
 		fmt.Sprintf("SET @replica_uuid='%s', @slave_uuid='%s'", o.uuid, o.uuid),

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/twinspan/twinspan/change"
 	"github.com/twinspan/twinspan/change/gtid"
 	"github.com/twinspan/twinspan/internal/server"
 )
@@ -28,6 +29,8 @@ type State struct {
 	// Purged is what it committed and can't send any more. Always empty for
 	// MariaDB, which tells only when asked for a dump.
 	Purged gtid.Set
+	// LowerNames: the server keeps names of schemas and tables in lower case.
+	LowerNames bool
 	// last is MariaDB's gtid_binlog_state: the newest number by domain and server.
 	last map[origin]uint64
 }
@@ -46,6 +49,15 @@ func (s State) Earliest() (gtid.Set, error) {
 	return gtid.New(string(s.Flavor)), nil
 }
 
+// Source names the server, without a position.
+func (s State) Source() change.Source {
+	c := change.Source{Flavor: string(s.Flavor), ServerUUID: s.ServerUUID}
+	if s.Flavor == server.MariaDB {
+		c.ServerUUID = strconv.FormatUint(uint64(s.ServerID), 10)
+	}
+	return c
+}
+
 // readState asks a server about its binlog.
 func readState(ctx context.Context, q server.Querier) (State, error) {
 	info, err := server.Detect(ctx, q)
@@ -54,9 +66,11 @@ func readState(ctx context.Context, q server.Querier) (State, error) {
 	}
 	s := State{Info: info}
 	var logBin bool
-	if err := q.QueryRowContext(ctx, "SELECT @@GLOBAL.log_bin").Scan(&logBin); err != nil {
+	var lower int
+	if err := q.QueryRowContext(ctx, "SELECT @@GLOBAL.log_bin, @@GLOBAL.lower_case_table_names").Scan(&logBin, &lower); err != nil {
 		return s, err
 	}
+	s.LowerNames = lower == 1
 	if !logBin {
 		return s, haltf(HaltNoBinlog, "start the server with log_bin (and, on a standby, log_replica_updates)", "the server writes no binlog")
 	}

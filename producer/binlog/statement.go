@@ -97,7 +97,7 @@ func (a *assembler) statement(ctx context.Context, e *event, q *replication.Quer
 		// the table has its old definition, and so have its rows.
 		return nil
 	}
-	v, err := a.judge(d)
+	v, changed, all, err := a.judge.decide(d)
 	if err != nil {
 		return haltf(HaltUnclassified, remedyUnclassified, "%s, %s", head(text), a.where(e)).because(err)
 	}
@@ -111,7 +111,7 @@ func (a *assembler) statement(ctx context.Context, e *event, q *replication.Quer
 	if q.ErrorCode != 0 {
 		return haltf(HaltUnclassified, remedyUnclassified, "a statement failed half-way with error %d at its source (%s), %s", q.ErrorCode, head(text), a.where(e))
 	}
-	a.tables.forget(d.Tables...)
+	a.tables.forget(changed, all)
 	a.tx.statements++
 	a.count.Statements.Add(1)
 	return fromSink(a.sink.DDL(d))

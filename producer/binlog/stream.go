@@ -11,10 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/go-mysql-org/go-mysql/replication"
 	"github.com/rs/zerolog"
 
-	"github.com/twinspan/twinspan/change"
 	"github.com/twinspan/twinspan/change/gtid"
 	"github.com/twinspan/twinspan/internal/server"
 	"github.com/twinspan/twinspan/schema"
@@ -57,7 +55,10 @@ type Stream struct {
 	db    *sql.DB
 	first *sql.DB // of the primary; nil where not given
 	uuid  string
-	count Counters
+	// scanUUID names the connections that look ahead: a server ends an older
+	// dump of the same name.
+	scanUUID string
+	count    Counters
 
 	connected atomic.Bool
 	lastError atomic.Pointer[string]
@@ -87,7 +88,10 @@ func New(cfg Config, log zerolog.Logger) (*Stream, error) {
 	if cfg.ServerID == 0 {
 		cfg.ServerID = binary.LittleEndian.Uint32(b[16:]) | 1<<31
 	}
-	s := &Stream{cfg: cfg, log: log, uuid: fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:16])}
+	name := func() string { return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:16]) }
+	s := &Stream{cfg: cfg, log: log, uuid: name()}
+	b[0] ^= 0xff
+	s.scanUUID = name()
 	o := server.Options{ReadTimeout: commandTimeout, WriteTimeout: commandTimeout}
 	var err error
 	if s.db, err = server.Open(cfg.Server, o); err != nil {
@@ -248,37 +252,31 @@ func (s *Stream) dump(ctx context.Context, done *gtid.Set, sink Sink) error {
 }
 
 func (s *Stream) assembler(st State, r *eventReader, done *gtid.Set, collations schema.Collations, sink Sink) *assembler {
+	internal := map[string]bool{}
+	for _, n := range InternalSchemas {
+		internal[n] = true
+	}
+	ask := func(ctx context.Context) (gtid.Set, error) { return s.Executed(ctx, st.Flavor) }
 	a := &assembler{
-		flavor: st.Flavor, reader: r, sink: sink, done: done, count: &s.count,
-		order: &sequence{
-			flavor: st.Flavor, seen: done.Clone(), gapsAllowed: s.cfg.AllowGaps,
-			executed: func(ctx context.Context) (gtid.Set, error) { return s.Executed(ctx, st.Flavor) },
+		flavor: st.Flavor, reader: r, sink: sink, done: done, count: &s.count, skip: map[string]bool{},
+		order:  &sequence{flavor: st.Flavor, seen: done.Clone(), gapsAllowed: s.cfg.AllowGaps, executed: ask},
+		tables: &tables{collations: collations, internal: internal},
+		judge: &judge{
+			flavor: st.Flavor, version: st.Major*10000 + st.Minor*100 + st.Patch, collations: collations, internal: internal, lower: st.LowerNames,
 		},
-		committed: &commitGate{known: st.Executed, executed: func(ctx context.Context) (gtid.Set, error) { return s.Executed(ctx, st.Flavor) }},
-		tables:    &tables{collations: collations, internal: map[string]bool{}},
-		skip:      map[string]bool{},
-		own:       s.errantCheck(st),
-		source:    change.Source{Flavor: string(st.Flavor), ServerUUID: st.ServerUUID},
-		xa:        prepared{bytesMax: s.cfg.XABytesMax},
+		own:    s.errantCheck(st),
+		source: st.Source(),
+		xa:     prepared{bytesMax: s.cfg.XABytesMax},
 	}
-	if st.Flavor == server.MariaDB {
-		a.source.ServerUUID = fmt.Sprint(st.ServerID)
-	}
-	if st.Flavor == server.MariaDB {
-		a.committed = nil
+	if st.Flavor == server.MySQL {
+		a.committed = &commitGate{known: st.Executed, executed: ask}
 	}
 	for _, id := range s.cfg.Skip {
 		a.skip[id] = true
 	}
-	for _, n := range InternalSchemas {
-		a.tables.internal[n] = true
-	}
+	c := &catalogue{stream: s, state: st, collations: collations, judge: a.judge, assembler: a, scanned: done.Clone()}
+	a.tables.catalogue = c.find
 	a.tables.reset()
-	a.tables.catalogue = func(_ context.Context, m *replication.TableMapEvent) (*schema.Table, error) {
-		return nil, haltf(HaltMetadata, remedyMetadata, "the binlog does not describe %s.%s in full", m.Schema, m.Table)
-	}
 	a.xa.reset()
 	return a
 }
-
-const remedyMetadata = "SET GLOBAL binlog_row_metadata=FULL on the server that the producer reads from, and on the others of the set"

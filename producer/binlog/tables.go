@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/go-mysql-org/go-mysql/replication"
 
@@ -90,19 +91,16 @@ func (t *tables) build(ctx context.Context, r *eventReader, e *event) (*tableMap
 	return m, err
 }
 
-// forget drops what is known of a table whose definition may have changed; of
-// all tables without names. What a map tells in full needs no forgetting, but
-// the catalogue's answers do.
-func (t *tables) forget(names ...schema.Name) {
-	if len(names) == 0 {
+// forget drops what is known of tables whose definition may have changed. What a
+// map tells in full would need no forgetting, but the catalogue's answers do.
+func (t *tables) forget(names []schema.Name, all bool) {
+	if all {
 		t.byContent = map[string]*tableMap{}
 		return
 	}
 	for content, m := range t.byContent {
-		for _, n := range names {
-			if n == m.name {
-				delete(t.byContent, content)
-			}
+		if slices.Contains(names, m.name) {
+			delete(t.byContent, content)
 		}
 	}
 }
