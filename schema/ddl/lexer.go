@@ -140,6 +140,7 @@ func (l *lexer) next() (bool, error) {
 		l.out = append(l.out, token{kind: text, s: s})
 	case c == '@':
 		return true, l.variable()
+	case c == '$' && l.dollarQuoted():
 	case isWord(c):
 		l.word()
 	default:
@@ -161,14 +162,39 @@ func (l *lexer) run(in func(byte) bool) string {
 // what stands behind a point is otherwise a name.
 func (l *lexer) word() {
 	s := l.run(isWord)
-	afterPoint := len(l.out) > 0 && l.out[len(l.out)-1].sym('.')
-	if !afterPoint && l.pos < len(l.src) && l.src[l.pos] == '.' && strings.Trim(s, "0123456789") == "" {
+	if !l.afterPoint() && l.pos < len(l.src) && l.src[l.pos] == '.' && strings.Trim(s, "0123456789") == "" {
 		l.pos++
 		l.run(func(c byte) bool { return c >= '0' && c <= '9' })
 		l.out = append(l.out, token{kind: text, s: s})
 		return
 	}
 	l.out = append(l.out, token{kind: word, s: s, up: strings.ToUpper(s)})
+}
+
+func (l *lexer) afterPoint() bool { return len(l.out) > 0 && l.out[len(l.out)-1].sym('.') }
+
+// dollarQuoted reads $$ … $$ or $tag$ … $tag$, as MySQL 9 writes bodies in other
+// languages. It is false, and reads nothing, for a name that begins with $.
+func (l *lexer) dollarQuoted() bool {
+	if l.dialect.Flavor == server.MariaDB || l.dialect.Version != 0 && l.dialect.Version < 90000 || l.afterPoint() {
+		return false
+	}
+	rest := l.rest()
+	n := 1
+	for n < len(rest) && isWord(rest[n]) && rest[n] != '$' {
+		n++
+	}
+	if n == len(rest) || rest[n] != '$' {
+		return false
+	}
+	n++
+	end := strings.Index(rest[n:], rest[:n])
+	if end < 0 {
+		return false
+	}
+	l.out = append(l.out, token{kind: text, s: rest[n : n+end]})
+	l.pos += n + end + n
+	return true
 }
 
 // enclosed reads what stands between quotes; a doubled quote is one.

@@ -61,15 +61,42 @@ func (s *scan) query(ctes []string, tables bool, stop string, depth int) {
 				isQuery, expect = true, true
 			}
 		case "FROM":
-			from, expect = isQuery, isQuery
+			if isQuery && !s.otherFrom() {
+				from, expect = true, true
+			}
 		case "JOIN", "STRAIGHT_JOIN":
 			expect = from
-		case "VALUES", "WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "UNION", "EXCEPT", "INTERSECT", "WINDOW", "INTO", "SET", "DUPLICATE", "RETURNING":
+		case "INDEX", "KEY": // USE INDEX FOR JOIN, FOR ORDER BY, FOR GROUP BY
+			if s.take("FOR") && !s.take("JOIN") {
+				s.i += 2
+			}
+		case "VALUES", "WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "UNION", "EXCEPT", "INTERSECT", "INTO", "SET":
 			from, expect = false, false
+		case "WINDOW": // a possible alias in MariaDB
+			if s.isName(0) && s.peek(1).is("AS") {
+				from, expect = false, false
+			}
+		case "DUPLICATE":
+			if s.peek(0).is("KEY") {
+				from, expect = false, false
+			}
+		case "RETURNING":
+			if s.maria {
+				from, expect = false, false
+			}
 		default:
 			s.sequenceUse(t)
 		}
 	}
+}
+
+// otherFrom tells whether the FROM just read is none that tables follow:
+// NTH_VALUE(…) FROM FIRST OVER, FOR SYSTEM_TIME FROM, FOR PORTION OF p FROM.
+func (s *scan) otherFrom() bool {
+	if s.peek(0).in("FIRST", "LAST") && s.peek(1).in("OVER", "RESPECT", "IGNORE") {
+		return true
+	}
+	return s.maria && (s.peek(-2).is("SYSTEM_TIME") || s.peek(-3).is("OF") && s.peek(-4).is("PORTION"))
 }
 
 // table reads what stands where a table is expected, and notes it. It is false
@@ -83,7 +110,7 @@ func (s *scan) table(ctes []string) bool {
 		return s.table(ctes)
 	case t.in("SELECT", "WITH", "VALUES", "TABLE"):
 		return false
-	case t.is("LATERAL"):
+	case t.is("LATERAL") && s.peek(1).sym('('):
 		s.i++
 		return false
 	case t.is("DUAL"), t.kind == word && s.peek(1).sym('('): // JSON_TABLE(…)
