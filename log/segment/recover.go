@@ -57,6 +57,11 @@ func (s *Store) recover() error {
 	}
 	for s.opened > s.cfg.OpenFilesMax && s.shutOneLocked(nil) {
 	}
+	// What a scan learnt from the group that is left behind now must not be
+	// forgotten, so the index goes to disk before anyone can ask.
+	if err := s.saveIndexes(); err != nil && !isFull(err) && !errors.Is(err, log.ErrFull) {
+		return err
+	}
 	return s.persist()
 }
 

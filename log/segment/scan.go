@@ -22,8 +22,8 @@ type scanned struct {
 	end     int64   // where the groups known to be durable end
 	records []found // of those groups, in order
 	lost    []touch // named by a group, but not found in it
-	// doubt is the place of damage that no group header accounts for; 0: none.
-	// Any stream without an entry after it may have lost some there.
+	// doubt is where damage ends that no group header accounts for; 0: none. Any
+	// stream without an entry behind it may have lost some there.
 	doubt int64
 	// tail is the good beginning of a last group that nothing proves durable.
 	tail     []found
@@ -79,13 +79,13 @@ func scanFile(h vfs.File, head fileHeader, end int64) (scanned, error) {
 			return scanned{}, err
 		}
 		if next == 0 {
-			if end > 0 {
-				sc.doubt(at)
+			if end == 0 {
+				break // a torn tail
 			}
-			break
-		}
-		if g.PrevStart != at {
-			sc.doubt(at)
+			next = limit
+			sc.doubt(next)
+		} else if g.PrevStart != at {
+			sc.doubt(next)
 		}
 		if err := sc.salvage(at, next, g.Prev); err != nil {
 			return scanned{}, err
@@ -97,7 +97,7 @@ func scanFile(h vfs.File, head fileHeader, end int64) (scanned, error) {
 		sc.settle()
 		sc.out.end = end
 		if size < end {
-			sc.doubt(size)
+			sc.doubt(end)
 		}
 		return sc.out, nil
 	}
