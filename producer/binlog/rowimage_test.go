@@ -163,6 +163,21 @@ func TestCompressedEvents(t *testing.T) {
 	}
 }
 
+// TestCompressedTransaction: MySQL's compressed transactions hold the same
+// events, table maps with vector lengths among them.
+func TestCompressedTransaction(t *testing.T) {
+	s, db := mysqltest.Shared(t, mysqltest.MySQL97)
+	events := capture(t, s, db, "CREATE TABLE z (id INT PRIMARY KEY, v VECTOR(3), t LONGTEXT)", "SET SESSION binlog_transaction_compression=ON",
+		"INSERT INTO z VALUES (1,TO_VECTOR('[1,2,3]'),REPEAT('x',10000)),(2,NULL,'y')")
+	table, got := decodeAll(t, collationsOf(t, s), events)
+	if table.Columns[1].Type != schema.Vector || table.Columns[1].Length != 3 {
+		t.Errorf("%+v", table.Columns[1])
+	}
+	if r := got[change.Insert]; len(r) != 2 || textsOf(table, r[0].after) != "1|x0000803F0000004000004040|"+strings.Repeat("x", 10000) {
+		t.Errorf("%d rows", len(r))
+	}
+}
+
 // TestOldTemporalFormats: the formats before 5.6, with the definition from
 // elsewhere since the table map can't tell fractions.
 func TestOldTemporalFormats(t *testing.T) {

@@ -149,8 +149,18 @@ func (s *Stream) Executed(ctx context.Context, f server.Flavor) (gtid.Set, error
 	return set, err
 }
 
-// errProgress counts as damage again only without a transaction in between.
+// damagedMax is how often an event may be unreadable without a transaction in
+// between.
 const damagedMax = 3
+
+// damage says in which transaction an event was that can't be read.
+type damage struct {
+	gtid string
+	err  error
+}
+
+func (d *damage) Error() string { return d.err.Error() }
+func (d *damage) Unwrap() error { return d.err }
 
 // Run hands over every transaction of the server that is not in from, in binlog
 // order, and follows the binlog until ctx ends. Broken connections are made
@@ -182,7 +192,12 @@ func (s *Stream) Run(ctx context.Context, from gtid.Set, sink Sink) error {
 			// Once may be the way here; at the same place again it is
 			// the binlog.
 			if damaged++; damaged >= damagedMax {
-				return haltf(HaltDecode, remedyDamaged, "an event can't be read after %d attempts", damaged).because(err)
+				h := haltf(HaltDecode, remedyDamaged, "an event can't be read after %d attempts", damaged).because(err)
+				var d *damage
+				if errors.As(err, &d) {
+					h.GTID = d.gtid
+				}
+				return h
 			}
 		}
 		s.count.Reconnects.Add(1)
@@ -246,6 +261,9 @@ func (s *Stream) dump(ctx context.Context, done *gtid.Set, sink Sink) error {
 			return err
 		}
 		if err := r.read(raw, take); err != nil {
+			if errors.Is(err, ErrDamaged) {
+				return &damage{gtid: a.tx.id, err: err}
+			}
 			return err
 		}
 	}

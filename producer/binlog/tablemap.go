@@ -42,7 +42,7 @@ var geometryTypes = [...]string{
 //
 // Format: MySQL source documentation, Table_map_event, "optional metadata
 // fields"; MariaDB writes the same fields but for visibility, and counts
-// geometry columns among the character columns.
+// geometry columns among the character columns, as MySQL counts vectors.
 func TableFromMap(e *replication.TableMapEvent, cols schema.Collations) (*schema.Table, error) {
 	name := schema.Name{Schema: string(e.Schema), Table: string(e.Table)}
 	t, err := tableFromMap(e, cols)
@@ -162,7 +162,7 @@ func count(wires []wire, is func(int) bool) int {
 // isCharacter tells whether the metadata's character set fields count column i.
 func isCharacter(e *replication.TableMapEvent, wires []wire, i int) bool {
 	switch wires[i].shape {
-	case shapeChar, shapeVarChar, shapeBlob:
+	case shapeChar, shapeVarChar, shapeBlob, shapeVector:
 		return true
 	case shapeGeometry:
 		return e.IsCharacterColumn(i) // only for MariaDB

@@ -63,6 +63,22 @@ func TestTableFromMap(t *testing.T) {
 			{name: "odd names of 3 bytes", definition: "`a``b` INT, `订 单` INT, `select` INT, `a\"b'` INT", values: "1,1,1,1", columns: []string{"int", "int", "int", "int"}},
 			{name: "geometry", definition: "a GEOMETRYCOLLECTION, b GEOMETRY NOT NULL, c POINT", values: "NULL,ST_GeomFromText('POINT(1 1)'),NULL", columns: []string{"geometrycollection", "geometry not null", "point"}},
 			{name: "vector", only: "mysql", definition: "a VECTOR(3), b VECTOR, c INT UNSIGNED", values: "NULL,NULL,1", columns: []string{"vector(3)", "vector(2048)", "int unsigned"}},
+			{
+				name: "text among others", only: "mysql", values: "'a',NULL,'b',NULL,'c',NULL,'d',NULL,'e'",
+				definition: "a CHAR(1) CHARACTER SET latin1, v VECTOR(3), b TEXT CHARACTER SET utf8mb4, j JSON, c VARCHAR(9) CHARACTER SET cp1251, g GEOMETRY, d VARBINARY(5), w VECTOR(7), e LONGTEXT CHARACTER SET utf8mb3",
+				columns: []string{
+					"char(1) character set latin1 collate latin1_swedish_ci", "vector(3)", "text character set utf8mb4 collate utf8mb4_0900_ai_ci", "json",
+					"varchar(9) character set cp1251 collate cp1251_general_ci", "geometry", "varbinary(5)", "vector(7)", "longtext character set utf8mb3 collate utf8mb3_general_ci",
+				},
+			},
+			{
+				name: "text among others", only: "mariadb", values: "'a',NULL,'b',NULL,'c',NULL,'d'",
+				definition: "a CHAR(1) CHARACTER SET latin1, j JSON, b TEXT CHARACTER SET utf8mb3 COLLATE utf8mb3_bin, g GEOMETRY, c VARCHAR(9) CHARACTER SET cp1251, u UUID, d VARBINARY(5)",
+				columns: []string{
+					"char(1) character set latin1 collate latin1_swedish_ci", "longtext character set utf8mb4 collate utf8mb4_bin", "text character set utf8mb3 collate utf8mb3_bin",
+					"geometry", "varchar(9) character set cp1251 collate cp1251_general_ci", "binary(16)", "varbinary(5)",
+				},
+			},
 			{name: "vector", only: "mariadb118", definition: "a VECTOR(3), c INT UNSIGNED", values: "NULL,1", columns: []string{"varbinary(12)", "int unsigned"}},
 			{name: "own types", only: "mariadb", definition: "a UUID, b INET6, c INET4", values: "NULL,NULL,NULL", columns: []string{"binary(16)", "binary(16)", "binary(4)"}},
 		} {
