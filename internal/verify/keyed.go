@@ -4,14 +4,10 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
-	"encoding/hex"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
-	"unicode/utf8"
-
-	"github.com/twinspan/twinspan/internal/server"
 )
 
 // row is the select list's fields; nil is NULL.
@@ -29,41 +25,35 @@ func (a row) equal(b row) bool {
 // chunkBytes is what one read should hold at most, by the table's average row.
 const chunkBytes = 8 << 20
 
-// recheckRows is how many candidates are read again with one statement.
-const recheckRows = 100
-
 // keyed compares a table with a key, chunk by chunk in the source's key order.
-// The chunk's bounds come from the source; the target is asked for the same
-// interval, so rows that only the target has are seen too.
-func (r *run) keyed(ctx context.Context, sh *shape, estimate int64, rep *TableReport) error {
+// Bounds come from the source, and the target is asked for the same interval, so
+// that rows which only the target has are seen too. The intervals cover all keys
+// even where the target sorts otherwise: a key that is above the first bound and
+// not above the last is above one and not above the next.
+//
+// Both servers first hash the chunk; only where the hashes differ are its rows
+// read and compared here.
+func (r *run) keyed(ctx context.Context, sh *shape, rep *TableReport) error {
 	n := r.cfg.ChunkRows
 	if sh.width > 0 {
 		n = max(16, min(n, int(chunkBytes/sh.width)))
 	}
-	var after row
+	var after keyValues
 	for {
-		src, err := r.read(ctx, r.cfg.Source, sh, sh.interval(after, nil), n)
+		upto, err := r.bound(ctx, sh, after, n)
 		if err != nil {
 			return fmt.Errorf("source: %w", err)
 		}
-		var upto row
-		if len(src) == n {
-			upto = src[n-1]
-		}
-		// The target's interval may hold more rows than n; it is read to its end.
-		tgt, err := r.read(ctx, r.cfg.Target, sh, sh.interval(after, upto), 0)
+		src, tgt, err := r.sums(ctx, sh, sh.interval(after, upto))
 		if err != nil {
-			return fmt.Errorf("target: %w", err)
+			return err
 		}
-		rep.Rows += int64(len(src))
-		r.report(func(p *Progress) { p.RowsDone += int64(len(src)) })
-		cands := sh.candidates(src, tgt)
-		for len(cands) > 0 {
-			k := min(recheckRows, len(cands))
-			if err := r.recheck(ctx, sh, cands[:k], rep); err != nil {
+		rep.Rows += src.rows
+		r.report(func(p *Progress) { p.RowsDone += src.rows })
+		if !src.same(tgt) {
+			if err := r.chunk(ctx, sh, after, upto, n, rep); err != nil {
 				return err
 			}
-			cands = cands[k:]
 		}
 		if upto == nil {
 			return nil
@@ -72,278 +62,168 @@ func (r *run) keyed(ctx context.Context, sh *shape, estimate int64, rep *TableRe
 	}
 }
 
-// candidates are the keys at which the two chunks differ, one row each to name
-// the key by.
-func (sh *shape) candidates(src, tgt []row) []row {
-	have := make(map[string]row, len(tgt))
-	for _, t := range tgt {
-		have[sh.keyOf(t)] = t
+// bound is the key of the n-th row after a key; nil when there are fewer.
+func (r *run) bound(ctx context.Context, sh *shape, after keyValues, n int) (keyValues, error) {
+	e := make([]string, len(sh.key))
+	for i, k := range sh.key {
+		e[i] = sh.columns[k.at].source
 	}
-	var out []row
-	for _, s := range src {
-		k := sh.keyOf(s)
-		if t, ok := have[k]; !ok || !s.equal(t) {
-			out = append(out, s)
-		}
-		delete(have, k)
-	}
-	for _, t := range have {
-		out = append(out, t)
-	}
-	return out
+	q := "SELECT " + strings.Join(e, ", ") + sh.from(sh.interval(after, nil)) + sh.order() + " LIMIT 1 OFFSET " + strconv.Itoa(n-1)
+	var key keyValues
+	err := query(ctx, r.cfg.Source, q, len(e), func(x row) error {
+		key = keyValues(x)
+		return nil
+	})
+	return key, err
 }
 
-// keyOf is an unambiguous string of the key's bytes.
-func (sh *shape) keyOf(x row) string {
-	var b []byte
-	for _, k := range sh.key {
-		b = strconv.AppendInt(b, int64(len(x[k.at])), 10)
-		b = append(append(b, ':'), x[k.at]...)
-	}
-	return string(b)
+// sum is what a chunk hashes to: half of the rows' SHA-256, joined with XOR,
+// which no order of reading changes. Rows of a key are all different, so none
+// cancel out.
+type sum struct {
+	rows, hashed int64
+	high, low    uint64
 }
 
-// recheck reads the candidates again until each is equal, has stood still and
-// differs, or has moved too often. A row that stood still twice over two
-// catch-ups and differs both times is a difference: one catch-up alone could
-// show an intermediate state of a row that was changed and changed back.
-func (r *run) recheck(ctx context.Context, sh *shape, cands []row, rep *TableReport) error {
-	type state struct {
-		last  *row // the source's row at the previous look; nil: was absent
-		stood int
+// same is false also where a row could not be hashed.
+func (s sum) same(o sum) bool { return s == o && s.rows == s.hashed }
+
+// sums hashes an interval on both sides at once.
+func (r *run) sums(ctx context.Context, sh *shape, condition string) (src, tgt sum, err error) {
+	one := func(s Side, source bool) (sum, error) {
+		// The limit keeps the servers from merging the inner query into the
+		// outer one, and hashing each row three times.
+		q := "SELECT COUNT(*), COUNT(h), COALESCE(BIT_XOR(CAST(CONV(LEFT(h, 16), 16, 10) AS UNSIGNED)), 0), " +
+			"COALESCE(BIT_XOR(CAST(CONV(SUBSTRING(h, 17, 16), 16, 10) AS UNSIGNED)), 0) FROM (SELECT " +
+			sh.digest(source) + " AS h" + sh.from(condition) + " LIMIT 9223372036854775807) AS hashes"
+		var x sum
+		return x, s.DB.QueryRowContext(ctx, q).Scan(&x.rows, &x.hashed, &x.high, &x.low)
 	}
-	open := map[string]row{}
-	states := map[string]*state{}
-	for _, c := range cands {
-		open[sh.keyOf(c)] = c
-		states[sh.keyOf(c)] = &state{}
-	}
-	need := 2
-	if r.cfg.Settle == nil {
-		need = 1
-	}
-	look := func(s Side) (map[string]row, error) {
-		rows, err := r.read(ctx, s, sh, sh.among(open), 0)
-		out := map[string]row{}
-		for _, x := range rows {
-			out[sh.keyOf(x)] = x
-		}
-		return out, err
-	}
-	for attempt := 0; len(open) > 0; attempt++ {
-		before, err := look(r.cfg.Source)
-		if err != nil {
-			return fmt.Errorf("source: %w", err)
-		}
-		if err := r.settle(ctx); err != nil {
-			return err
-		}
-		there, err := look(r.cfg.Target)
-		if err != nil {
-			return fmt.Errorf("target: %w", err)
-		}
-		after, err := look(r.cfg.Source)
-		if err != nil {
-			return fmt.Errorf("source: %w", err)
-		}
-		for k, c := range open {
-			s1, ok1 := before[k]
-			s2, ok2 := after[k]
-			t, okT := there[k]
-			st := states[k]
-			switch {
-			case ok1 != ok2 || ok1 && !s1.equal(s2):
-				st.stood = 0 // moved meanwhile
-			case ok1 == okT && (!ok1 || s1.equal(t)):
-				delete(open, k)
-				continue
-			default:
-				st.stood++
-			}
-			if st.stood >= need {
-				r.add(rep, sh.difference(c, s1, ok1, t, okT), 1)
-				delete(open, k)
-			} else if attempt+1 >= r.cfg.Attempts {
-				rep.Unsettled++
-				delete(open, k)
-			}
-		}
-		if len(open) > 0 && attempt > 0 {
-			select {
-			case <-time.After(time.Duration(attempt) * 100 * time.Millisecond):
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
+	done := make(chan error, 1) // owner: the goroutine below; bound 1; never closed
+	go func() {
+		var err error
+		tgt, err = one(r.cfg.Target, false)
+		done <- wrap("target", err)
+	}()
+	src, err = one(r.cfg.Source, true)
+	return src, tgt, errors.Join(wrap("source", err), <-done)
+}
+
+func wrap(side string, err error) error {
+	if err != nil {
+		return fmt.Errorf("%s: %w", side, err)
 	}
 	return nil
 }
 
-func (sh *shape) difference(c, s row, okS bool, t row, okT bool) Difference {
-	d := Difference{Kind: Different}
-	var key []string
-	for _, k := range sh.key {
-		key = append(key, sh.columns[k.at]+"="+printable(c[k.at]))
+// chunk reads an interval's rows on both sides, at most n at a time, and looks
+// again at those that differ.
+func (r *run) chunk(ctx context.Context, sh *shape, after, upto keyValues, n int, rep *TableReport) error {
+	var candidates []candidate // at most recheckRows and a page more
+	flush := func(least int) error {
+		for len(candidates) > least {
+			k := min(recheckRows, len(candidates))
+			if err := r.recheck(ctx, sh, candidates[:k], rep); err != nil {
+				return err
+			}
+			candidates = candidates[k:]
+		}
+		return nil
 	}
-	d.Key = strings.Join(key, ", ")
-	switch {
-	case !okT:
-		d.Kind = Missing
-	case !okS:
-		d.Kind = Extra
-	default:
-		for i, n := range sh.columns {
-			if (s[i] == nil) != (t[i] == nil) || !bytes.Equal(s[i], t[i]) {
-				d.Columns = append(d.Columns, Column{Name: n, Source: printable(s[i]), Target: printable(t[i])})
+	for more := true; more; {
+		src, err := r.read(ctx, sh, true, sh.interval(after, upto), n)
+		if err != nil {
+			return wrap("source", err)
+		}
+		end := upto
+		if more = len(src) == n; more {
+			end = sh.keyOf(src[n-1])
+		}
+		open := make(map[string]row, len(src)) // the source's rows that the target has not shown
+		for _, x := range src {
+			open[sh.keyOf(x).id()] = x
+		}
+		for from := after; ; {
+			tgt, err := r.read(ctx, sh, false, sh.interval(from, end), n)
+			if err != nil {
+				return wrap("target", err)
+			}
+			for _, x := range tgt {
+				c := sh.candidate(x)
+				if s, ok := open[c.id]; !ok || !s.equal(x) {
+					candidates = append(candidates, c)
+				}
+				delete(open, c.id)
+			}
+			if len(tgt) < n {
+				break
+			}
+			from = sh.keyOf(tgt[n-1])
+			if err := flush(recheckRows); err != nil {
+				return err
 			}
 		}
+		for _, x := range src {
+			if c := sh.candidate(x); open[c.id] != nil {
+				candidates = append(candidates, c)
+			}
+		}
+		if err := flush(recheckRows); err != nil {
+			return err
+		}
+		after = end
 	}
-	return d
+	return flush(0)
 }
 
-// printable shortens a value for people.
-func printable(b []byte) string {
-	if b == nil {
-		return "NULL"
+// read gives the rows of a condition in key order, at most limit; 0: all.
+func (r *run) read(ctx context.Context, sh *shape, source bool, condition string, limit int) ([]row, error) {
+	side := r.cfg.Target
+	if source {
+		side = r.cfg.Source
 	}
-	const most = 64
-	text := utf8.Valid(b)
-	for _, c := range b {
-		if c < ' ' {
-			text = false
-		}
-	}
-	if !text {
-		s := "0x" + hex.EncodeToString(b[:min(len(b), most/2)])
-		if len(b) > most/2 {
-			s += fmt.Sprintf("… (%d bytes)", len(b))
-		}
-		return s
-	}
-	if len(b) > most {
-		return string(bytes.ToValidUTF8(b[:most], nil)) + fmt.Sprintf("… (%d bytes)", len(b))
-	}
-	return string(b)
-}
-
-// read runs one select. limit 0: all rows of the condition.
-func (r *run) read(ctx context.Context, s Side, sh *shape, where string, limit int) ([]row, error) {
-	q := "SELECT " + sh.list + " FROM " + sh.table()
-	if where != "" {
-		q += " WHERE " + where
-	}
-	if len(sh.key) > 0 {
-		q += " ORDER BY " + sh.order()
-	}
+	q := "SELECT " + sh.list(source) + sh.from(condition) + sh.order()
 	if limit > 0 {
 		q += " LIMIT " + strconv.Itoa(limit)
 	}
+	var out []row
+	err := query(ctx, side, q, len(sh.columns), func(x row) error {
+		out = append(out, x)
+		return nil
+	})
+	return out, err
+}
+
+// query calls f for each row, which f may keep.
+func query(ctx context.Context, s Side, q string, fields int, f func(row) error) error {
 	rows, err := s.DB.QueryContext(ctx, q)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer rows.Close()
-	var out []row
+	raw := make([]sql.RawBytes, fields)
+	into := make([]any, fields)
+	for i := range raw {
+		into[i] = &raw[i]
+	}
 	for rows.Next() {
-		x, err := scan(rows, sh.fields)
-		if err != nil {
-			return nil, err
+		if err := rows.Scan(into...); err != nil {
+			return err
 		}
-		out = append(out, x)
-	}
-	return out, rows.Err()
-}
-
-func scan(rows *sql.Rows, n int) (row, error) {
-	x := make(row, n)
-	into := make([]any, n)
-	for i := range x {
-		into[i] = &x[i]
-	}
-	return x, rows.Scan(into...)
-}
-
-func (sh *shape) table() string {
-	return server.QuoteName(sh.name.Schema) + "." + server.QuoteName(sh.name.Table)
-}
-
-func (sh *shape) order() string {
-	var o []string
-	for _, k := range sh.key {
-		o = append(o, k.order)
-	}
-	return strings.Join(o, ", ")
-}
-
-// interval is the condition after < key <= upto; nil bounds are open.
-func (sh *shape) interval(after, upto row) string {
-	var parts []string
-	if after != nil {
-		parts = append(parts, sh.beyond(after, ">", ">"))
-	}
-	if upto != nil {
-		parts = append(parts, sh.beyond(upto, "<", "<="))
-	}
-	return strings.Join(parts, " AND ")
-}
-
-// beyond compares the key lexicographically, spelt out so that an index serves:
-// a > x AND (a > x OR b > y …). The first comparison is the loose one, which
-// bounds the index range.
-func (sh *shape) beyond(x row, strict, last string) string {
-	var or []string
-	for i := range sh.key {
-		var and []string
-		for j := range i {
-			and = append(and, sh.key[j].order+" = "+sh.literal(j, x))
+		size := 0
+		for _, b := range raw {
+			size += len(b)
 		}
-		op := strict
-		if i == len(sh.key)-1 {
-			op = last
+		x, all := make(row, fields), make([]byte, 0, size) // one allocation for the values
+		for i, b := range raw {
+			if b != nil {
+				all = append(all, b...)
+				x[i] = all[len(all)-len(b) : len(all) : len(all)]
+			}
 		}
-		and = append(and, sh.key[i].order+" "+op+" "+sh.literal(i, x))
-		or = append(or, "("+strings.Join(and, " AND ")+")")
-	}
-	cond := "(" + strings.Join(or, " OR ") + ")"
-	if len(sh.key) > 1 {
-		cond = sh.key[0].order + " " + strict + "= " + sh.literal(0, x) + " AND " + cond
-	}
-	return cond
-}
-
-// among is the condition for a set of keys.
-func (sh *shape) among(keys map[string]row) string {
-	var or []string
-	for _, x := range keys {
-		var and []string
-		for j := range sh.key {
-			and = append(and, sh.key[j].order+" = "+sh.literal(j, x))
+		if err := f(x); err != nil {
+			return err
 		}
-		or = append(or, "("+strings.Join(and, " AND ")+")")
 	}
-	return strings.Join(or, " OR ")
-}
-
-// literal renders key column i of x for a comparison.
-func (sh *shape) literal(i int, x row) string {
-	k := sh.key[i]
-	v := x[k.at]
-	switch k.style {
-	case quoted:
-		return "'" + string(v) + "'" // the server's own text of a date or time
-	case hexed:
-		if len(v) == 0 {
-			return k.set + "''"
-		}
-		return k.set + " x'" + hex.EncodeToString(v) + "'"
-	}
-	switch sh.types[k.at] {
-	case "bit":
-		n, _ := strconv.ParseUint(string(v), 16, 64) // HEX() of at most 64 bits
-		return strconv.FormatUint(n, 10)
-	case "enum", "set":
-		n, _, _ := strings.Cut(string(v), ":")
-		return n
-	}
-	return string(v) // the server's own digits
+	return rows.Err()
 }

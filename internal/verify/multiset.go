@@ -2,180 +2,222 @@ package verify
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
+	"errors"
 	"fmt"
-	"time"
 )
 
-// distinctMax bounds the distinct rows counted in one pass, so memory: about
-// 100 MB a table. Larger tables are read in several passes, each counting the
-// rows whose hash falls into its share.
+// distinctMax bounds the distinct rows counted in one pass, and so the memory:
+// about 100 MB a table. Larger tables are read in several passes, each counting
+// the rows whose hash falls into its share.
 const distinctMax = 1 << 20
 
+// sharesMax is how many passes a table is read in at most.
+const sharesMax = 1 << 12
+
+// errTooMany: more distinct rows than distinctMax in one share.
+var errTooMany = errors.New("too many distinct rows")
+
+// digest is half of a row's SHA-256.
 type digest [16]byte
 
 // multiset compares a table without a key: each distinct row must be there as
-// often on both sides. While the table moves the whole is read again, after the
-// target has caught up, until both sides agree or the source stands still.
+// often on both sides. What differs is counted again as keyed rows are: until it
+// is equal, or stood still at the source and differs, or moved too often.
 func (r *run) multiset(ctx context.Context, sh *shape, rep *TableReport) error {
-	passes := 1
-	var last map[digest]int64
-	for attempt := 1; ; attempt++ {
-		diff, src, total, err := r.countAll(ctx, sh, &passes)
-		if err != nil {
-			return err
-		}
-		if attempt == 1 {
-			rep.Rows = total
-			r.report(func(p *Progress) { p.RowsDone += total })
-		}
-		if len(diff) == 0 {
-			return nil
-		}
-		// The same differences with the same counts at the source twice in a
-		// row, with a catch-up between them, are believed.
-		stood := r.cfg.Settle == nil || sameCounts(src, last)
-		last = src
-		if stood {
-			return r.nameRows(ctx, sh, diff, rep)
-		}
-		if attempt >= r.cfg.Attempts {
-			rep.Unsettled += int64(len(diff))
-			return nil
-		}
-		if attempt > 1 {
-			select {
-			case <-time.After(time.Duration(attempt) * 100 * time.Millisecond):
-			case <-ctx.Done():
-				return ctx.Err()
+	candidates, total, err := r.candidates(ctx, sh)
+	if err != nil {
+		return err
+	}
+	rep.Rows = total
+	r.report(func(p *Progress) { p.RowsDone += total })
+
+	stood := map[digest]int{}
+	found := map[digest]int64{} // source minus target
+	var before map[digest]int64
+	for attempt := 0; len(candidates) > 0; attempt++ {
+		if before == nil {
+			if before, err = r.count(ctx, sh, true, candidates); err != nil {
+				return err
 			}
 		}
 		if err := r.settle(ctx); err != nil {
 			return err
 		}
-	}
-}
-
-func sameCounts(a, b map[digest]int64) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for k, n := range a {
-		if b[k] != n {
-			return false
+		there, err := r.count(ctx, sh, false, candidates)
+		if err != nil {
+			return err
+		}
+		after, err := r.count(ctx, sh, true, candidates)
+		if err != nil {
+			return err
+		}
+		for h := range candidates {
+			switch {
+			case before[h] != after[h]:
+				stood[h] = 0
+			case before[h] == there[h]:
+				delete(candidates, h)
+				continue
+			default:
+				stood[h]++
+			}
+			if stood[h] >= r.stoodNeeded() {
+				found[h] = before[h] - there[h]
+				delete(candidates, h)
+			} else if attempt+1 >= r.cfg.Attempts {
+				r.unsettled(rep, Difference{Kind: Unsettled, Key: "a row whose SHA-256 begins with " + hex.EncodeToString(h[:])}, 1)
+				delete(candidates, h)
+			}
+		}
+		before = after
+		if len(candidates) > 0 {
+			if err := r.pause(ctx, attempt); err != nil {
+				return err
+			}
 		}
 	}
-	return true
+	return r.nameRows(ctx, sh, found, rep)
 }
 
-// countAll returns, for the rows whose counts differ, source minus target, and
-// the source's count of them; total is the source's number of rows. It raises
-// passes when the table turns out to be too large for one.
-func (r *run) countAll(ctx context.Context, sh *shape, passes *int) (diff, src map[digest]int64, total int64, err error) {
-again:
-	diff, src, total = map[digest]int64{}, map[digest]int64{}, 0
-	for pass := range *passes {
-		net := map[digest]int64{}
-		counts := map[digest]int64{}
-		for _, side := range []struct {
-			Side
-			sign int64
-			name string
-		}{{r.cfg.Source, +1, "source"}, {r.cfg.Target, -1, "target"}} {
-			err := r.each(ctx, side.Side, sh, func(x row) {
-				if side.sign > 0 && pass == 0 {
-					total++
+// candidates finds the rows whose counts differ, and the source's number of rows.
+// It takes as many shares as the memory's bound asks for.
+func (r *run) candidates(ctx context.Context, sh *shape) (map[digest]bool, int64, error) {
+shares:
+	for shares := uint32(1); shares <= sharesMax; shares *= 4 {
+		out := map[digest]bool{}
+		total := int64(0)
+		for share := range shares {
+			net := map[digest]int64{} // at most distinctMax
+			for _, source := range []bool{true, false} {
+				err := r.hashes(ctx, sh, source, func(h digest) error {
+					if source && share == 0 {
+						total++
+					}
+					if binary.LittleEndian.Uint32(h[:])%shares != share {
+						return nil
+					}
+					if source {
+						net[h]++
+					} else {
+						net[h]--
+					}
+					if net[h] == 0 {
+						delete(net, h)
+					} else if len(net) > distinctMax {
+						return errTooMany
+					}
+					return nil
+				})
+				if errors.Is(err, errTooMany) {
+					continue shares
 				}
-				h := hash(x)
-				if int(binary.LittleEndian.Uint32(h[:]))%*passes != pass {
-					return
+				if err != nil {
+					return nil, 0, err
 				}
-				if net[h] += side.sign; net[h] == 0 {
-					delete(net, h)
-				}
-				if side.sign > 0 {
-					counts[h]++
-				}
-			})
+			}
+			for h := range net {
+				out[h] = true
+			}
+			if len(out) > distinctMax {
+				// Not a handful of rows on their way: the tables are not
+				// of the same content, and naming each row helps nobody.
+				return nil, total, fmt.Errorf("more than %d distinct rows differ", distinctMax)
+			}
+		}
+		return out, total, nil
+	}
+	return nil, 0, fmt.Errorf("more than %d million distinct rows", distinctMax*sharesMax/1_000_000)
+}
+
+// count tells how often each of some rows is there.
+func (r *run) count(ctx context.Context, sh *shape, source bool, of map[digest]bool) (map[digest]int64, error) {
+	out := make(map[digest]int64, len(of))
+	err := r.hashes(ctx, sh, source, func(h digest) error {
+		if of[h] {
+			out[h]++
+		}
+		return nil
+	})
+	return out, err
+}
+
+// hashes streams the digests of a whole table.
+func (r *run) hashes(ctx context.Context, sh *shape, source bool, f func(digest) error) error {
+	return r.whole(ctx, sh, source, "", 1, func(x row) error {
+		h, err := digestOf(x[0])
+		if err != nil {
+			return err
+		}
+		return f(h)
+	})
+}
+
+func digestOf(b []byte) (h digest, err error) {
+	if len(b) != 32 {
+		return h, errors.New("a row is too large to be hashed: raise max_allowed_packet")
+	}
+	copy(h[:], b)
+	return h, nil
+}
+
+// whole streams a table's digests, and with them what else is selected.
+func (r *run) whole(ctx context.Context, sh *shape, source bool, also string, fields int, f func(row) error) error {
+	side, name := r.cfg.Target, "target"
+	if source {
+		side, name = r.cfg.Source, "source"
+	}
+	return wrap(name, query(ctx, side, "SELECT UNHEX("+sh.digest(source)+")"+also+" FROM "+sh.table(), fields, f))
+}
+
+var errEnough = errors.New("enough")
+
+// nameRows reads the side that has more of them once more, to show what differing
+// rows hold.
+func (r *run) nameRows(ctx context.Context, sh *shape, found map[digest]int64, rep *TableReport) error {
+	shown := map[digest]string{}
+	for _, source := range []bool{true, false} {
+		want := map[digest]bool{}
+		for h, n := range found {
+			if (n > 0) == source && len(want) < r.cfg.KeysMax {
+				want[h] = true
+			}
+		}
+		if len(want) == 0 {
+			continue
+		}
+		err := r.whole(ctx, sh, source, ", "+sh.list(source), 1+len(sh.columns), func(x row) error {
+			h, err := digestOf(x[0])
 			if err != nil {
-				return nil, nil, 0, fmt.Errorf("%s: %w", side.name, err)
+				return err
 			}
-			if len(counts) > 2*distinctMax && *passes < 1<<16 {
-				*passes *= 2 + len(counts)/distinctMax
-				goto again
-			}
-		}
-		for h, n := range net {
-			diff[h], src[h] = n, counts[h]
-		}
-	}
-	return diff, src, total, nil
-}
-
-// each streams a whole table.
-func (r *run) each(ctx context.Context, s Side, sh *shape, f func(row)) error {
-	rows, err := s.DB.QueryContext(ctx, "SELECT "+sh.list+" FROM "+sh.table())
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		x, err := scan(rows, sh.fields)
-		if err != nil {
-			return err
-		}
-		f(x)
-	}
-	return rows.Err()
-}
-
-func hash(x row) digest {
-	h := sha256.New()
-	var n [8]byte
-	for _, f := range x {
-		l := int64(len(f))
-		if f == nil {
-			l = -1
-		}
-		binary.LittleEndian.PutUint64(n[:], uint64(l))
-		h.Write(n[:])
-		h.Write(f)
-	}
-	var d digest
-	copy(d[:], h.Sum(nil))
-	return d
-}
-
-// nameRows reads both sides once more to show what the differing rows hold.
-func (r *run) nameRows(ctx context.Context, sh *shape, diff map[digest]int64, rep *TableReport) error {
-	shown := map[digest]row{}
-	for _, s := range []Side{r.cfg.Source, r.cfg.Target} {
-		err := r.each(ctx, s, sh, func(x row) {
-			if len(shown) < r.cfg.KeysMax {
-				if h := hash(x); diff[h] != 0 {
-					shown[h] = x
+			if want[h] {
+				shown[h] = sh.printableRow(x[1:])
+				if delete(want, h); len(want) == 0 {
+					return errEnough
 				}
 			}
+			return nil
 		})
-		if err != nil {
+		if err != nil && !errors.Is(err, errEnough) {
 			return err
 		}
 	}
-	for h, n := range diff {
-		d := Difference{Kind: Missing, Count: n}
+	report := func(h digest) {
+		n := found[h]
+		d := Difference{Kind: Missing, Count: n, Key: shown[h]}
 		if n < 0 {
 			d.Kind, d.Count = Extra, -n
 		}
-		if x, ok := shown[h]; ok {
-			for i, c := range sh.columns {
-				if i > 0 {
-					d.Key += ", "
-				}
-				d.Key += c + "=" + printable(x[i])
-			}
-		}
 		r.add(rep, d, d.Count)
+		delete(found, h)
+	}
+	for h := range shown {
+		report(h)
+	}
+	for h := range found {
+		report(h)
 	}
 	return nil
 }

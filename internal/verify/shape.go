@@ -1,301 +1,84 @@
 package verify
 
 import (
-	"context"
-	"errors"
+	"encoding/hex"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/twinspan/twinspan/internal/server"
 	"github.com/twinspan/twinspan/schema"
 )
 
-var errGone = errors.New("no such table")
+// wideBytes is up to where a value of a large type is compared itself; a longer
+// one by its length and SHA-256, so that a chunk's memory has a bound whatever
+// is in it.
+const wideBytes = 4096
 
-// own are the schemas that belong to the servers and to twinspan.
-const own = "'mysql','information_schema','performance_schema','sys','twinspan'"
-
-// column as information_schema describes it, lower case type words.
-type column struct {
-	name      string
-	dataType  string // int, varchar, …
-	fullType  string // int unsigned, varchar(20), …
-	charset   string
-	collation string
-	nullable  bool
-}
-
-// description of a table on one side.
-type description struct {
-	name    schema.Name
-	columns []column
-	key     []int // indexes of the key's columns: PRIMARY, else the first unique one without NULLs
-	width   int64 // average bytes a row, by statistics
-}
-
-type listed struct{ rows int64 }
-
-// list reads the tables of both sides. Where they disagree it settles and reads
-// again.
-func (r *run) list(ctx context.Context) (src, tgt map[schema.Name]listed, err error) {
-	for attempt := 0; ; attempt++ {
-		if src, err = listTables(ctx, r.cfg.Source, r.cfg.Include); err != nil {
-			return nil, nil, fmt.Errorf("tables of the source: %w", err)
-		}
-		if attempt > 0 || r.cfg.Settle != nil {
-			if err = r.settle(ctx); err != nil {
-				return nil, nil, err
-			}
-		}
-		if tgt, err = listTables(ctx, r.cfg.Target, r.cfg.Include); err != nil {
-			return nil, nil, fmt.Errorf("tables of the target: %w", err)
-		}
-		same := len(src) == len(tgt)
-		for n := range src {
-			if _, ok := tgt[n]; !ok {
-				same = false
-			}
-		}
-		if same || r.cfg.Settle == nil || attempt >= 3 {
-			return src, tgt, nil
-		}
-	}
-}
-
-func listTables(ctx context.Context, s Side, include func(schema.Name) bool) (map[schema.Name]listed, error) {
-	rows, err := s.DB.QueryContext(ctx, "SELECT TABLE_SCHEMA, TABLE_NAME, COALESCE(TABLE_ROWS, 0) FROM information_schema.TABLES "+
-		"WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND TABLE_SCHEMA NOT IN ("+own+")")
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	out := map[schema.Name]listed{}
-	for rows.Next() {
-		var n schema.Name
-		var l listed
-		if err := rows.Scan(&n.Schema, &n.Table, &l.rows); err != nil {
-			return nil, err
-		}
-		if include == nil || include(n) {
-			out[n] = l
-		}
-	}
-	return out, rows.Err()
-}
-
-// objects compares views and routines by name.
-func (r *run) objects(ctx context.Context) ([]Difference, error) {
-	const q = "SELECT 'view', TABLE_SCHEMA, TABLE_NAME FROM information_schema.VIEWS WHERE TABLE_SCHEMA NOT IN (" + own + ") UNION ALL " +
-		"SELECT LOWER(ROUTINE_TYPE), ROUTINE_SCHEMA, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA NOT IN (" + own + ")"
-	read := func(s Side) (map[string]bool, error) {
-		rows, err := s.DB.QueryContext(ctx, q)
-		if err != nil {
-			return nil, err
-		}
-		defer rows.Close()
-		out := map[string]bool{}
-		for rows.Next() {
-			var kind string
-			var n schema.Name
-			if err := rows.Scan(&kind, &n.Schema, &n.Table); err != nil {
-				return nil, err
-			}
-			if r.cfg.Include == nil || r.cfg.Include(n) {
-				out[kind+" "+n.String()] = true
-			}
-		}
-		return out, rows.Err()
-	}
-	for attempt := 0; ; attempt++ {
-		src, err := read(r.cfg.Source)
-		if err != nil {
-			return nil, fmt.Errorf("views and routines of the source: %w", err)
-		}
-		if err := r.settle(ctx); err != nil {
-			return nil, err
-		}
-		tgt, err := read(r.cfg.Target)
-		if err != nil {
-			return nil, fmt.Errorf("views and routines of the target: %w", err)
-		}
-		var out []Difference
-		for n := range src {
-			if !tgt[n] {
-				out = append(out, Difference{Kind: Missing, Detail: n})
-			}
-		}
-		for n := range tgt {
-			if !src[n] {
-				out = append(out, Difference{Kind: Extra, Detail: n})
-			}
-		}
-		if len(out) == 0 || r.cfg.Settle == nil || attempt >= 3 {
-			return out, nil
-		}
-	}
-}
-
-func describe(ctx context.Context, s Side, n schema.Name) (*description, error) {
-	d := &description{name: n}
-	err := s.DB.QueryRowContext(ctx, "SELECT COALESCE(AVG_ROW_LENGTH, 0) FROM information_schema.TABLES WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?",
-		n.Schema, n.Table).Scan(&d.width)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errGone, err)
-	}
-	rows, err := s.DB.QueryContext(ctx, "SELECT COLUMN_NAME, LOWER(DATA_TYPE), LOWER(CAST(COLUMN_TYPE AS CHAR)), COALESCE(CHARACTER_SET_NAME, ''), COALESCE(COLLATION_NAME, ''), "+
-		"IS_NULLABLE = 'YES' FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION", n.Schema, n.Table)
-	if err != nil {
-		return nil, err
-	}
-	at := map[string]int{}
-	for rows.Next() {
-		var c column
-		if err := rows.Scan(&c.name, &c.dataType, &c.fullType, &c.charset, &c.collation, &c.nullable); err != nil {
-			rows.Close()
-			return nil, err
-		}
-		at[c.name] = len(d.columns)
-		d.columns = append(d.columns, c)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	if len(d.columns) == 0 {
-		return nil, errGone
-	}
-	rows, err = s.DB.QueryContext(ctx, "SELECT INDEX_NAME, COALESCE(COLUMN_NAME, ''), COALESCE(SUB_PART, 0) FROM information_schema.STATISTICS "+
-		"WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND NON_UNIQUE = 0 ORDER BY INDEX_NAME <> 'PRIMARY', INDEX_NAME, SEQ_IN_INDEX", n.Schema, n.Table)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	keys := map[string][]int{}
-	bad := map[string]bool{}
-	var order []string
-	for rows.Next() {
-		var index, col string
-		var sub int
-		if err := rows.Scan(&index, &col, &sub); err != nil {
-			return nil, err
-		}
-		if _, ok := keys[index]; !ok {
-			order = append(order, index)
-		}
-		i, ok := at[col]
-		keys[index] = append(keys[index], i)
-		// A unique prefix makes the whole column unique too, so only nulls
-		// and expressions disqualify.
-		if !ok || d.columns[i].nullable {
-			bad[index] = true
-		}
-	}
-	for _, k := range order {
-		if !bad[k] {
-			d.key = keys[k]
-			break
-		}
-	}
-	return d, rows.Err()
-}
-
-// compareDefinitions says how the columns differ. Between flavours only names
-// and order count: the types were checked when replication began.
-func compareDefinitions(s, t *description, sameFlavor bool) (why []string) {
-	byName := map[string]column{}
-	for _, c := range t.columns {
-		byName[c.name] = c
-	}
-	for _, c := range s.columns {
-		o, ok := byName[c.name]
-		switch {
-		case !ok:
-			why = append(why, fmt.Sprintf("column %s is on the source only", c.name))
-		case sameFlavor && (o.fullType != c.fullType || o.collation != c.collation || o.nullable != c.nullable):
-			why = append(why, fmt.Sprintf("column %s: source %s %s null=%t, target %s %s null=%t",
-				c.name, c.fullType, c.collation, c.nullable, o.fullType, o.collation, o.nullable))
-		}
-		delete(byName, c.name)
-	}
-	for n := range byName {
-		why = append(why, fmt.Sprintf("column %s is on the target only", n))
-	}
-	return why
-}
-
-// shape is how a table present on both sides is read: one select list that both
-// servers answer with the same bytes for the same value.
+// shape is how a table that is on both sides is read: select lists that both
+// servers answer with the same bytes for the same value, and with others for any
+// other value.
 type shape struct {
 	name    schema.Name
-	columns []string
-	types   []string // data types, by column
-	list    string   // the select list
-	key     []keyColumn
-	width   int64 // average bytes a row
-	fields  int // of the select list
+	columns []field
+	key     []keyColumn // empty: the table is a multiset
+	hint    string      // the key's index, where both sides have it
+	width   int64       // average bytes a row, by statistics
+}
+
+// field is one column; its expressions never give text of a charset.
+type field struct {
+	name           string
+	source, target string
+	wide           bool // the first byte says whether it is the value ('=') or its digest ('#')
 }
 
 type keyColumn struct {
-	at    int    // index in columns
-	order string // expression that sorts and compares
-	style literalStyle
-	set   string // charset introducer for text
+	at      int    // index in columns
+	name    string // quoted
+	literal func(value []byte) string
 }
 
-type literalStyle uint8
-
-const (
-	digits literalStyle = iota
-	quoted              // dates and times
-	hexed               // bytes
-)
-
-func newShape(s, t *description) *shape {
+func newShape(s, t *description, sameFlavor bool) *shape {
 	sh := &shape{name: s.name, width: max(s.width, t.width)}
-	tcol := map[string]column{}
+	of := map[string]column{}
 	for _, c := range t.columns {
-		tcol[c.name] = c
+		of[c.name] = c
 	}
-	var list []string
 	for _, c := range s.columns {
-		sh.columns = append(sh.columns, c.name)
-		sh.types = append(sh.types, c.dataType)
-		list = append(list, selectExpr(c))
+		o := of[c.name]
+		f := field{name: c.name, wide: isWide(c) || isWide(o)}
+		// Types of JSON values only count where both sides have them.
+		f.source, f.target = expression(c, sameFlavor), expression(o, sameFlavor)
+		sh.columns = append(sh.columns, f)
 	}
-	sh.list = strings.Join(list, ", ")
-	sh.fields = len(list)
-	for _, i := range s.key {
+	if s.key == nil || t.key == nil {
+		return sh
+	}
+	for _, i := range s.key.columns {
 		c := s.columns[i]
-		k := keyColumn{at: i, order: server.QuoteName(c.name)}
-		switch c.dataType {
-		case "float", "double", "json", "geometry", "uuid", "inet4", "inet6":
-			// No literal compares exactly, or not in the same order on both.
-			k.order, k.style, k.set = "CAST("+selectExpr(c)+" AS BINARY)", hexed, "_binary"
-		case "bit", "enum", "set":
-			// Compared as a string, sorted as a number: make both the number.
-			k.order, k.style = "("+k.order+" + 0)", digits
-		case "date", "time", "datetime", "timestamp":
-			k.style = quoted
-		case "char", "varchar", "tinytext", "text", "mediumtext", "longtext":
-			k.style, k.set = hexed, "_"+c.charset
-			if tcol[c.name].collation != c.collation {
-				k.order, k.set = "CAST("+k.order+" AS BINARY)", "_binary"
-			}
-		case "binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "vector":
-			k.style, k.set = hexed, "_binary"
+		k := keyColumn{at: i, name: server.QuoteName(c.name), literal: literalOf(c)}
+		if k.literal == nil || sh.columns[i].wide || of[c.name].nullable {
+			sh.key = nil
+			return sh
 		}
 		sh.key = append(sh.key, k)
+	}
+	if t.key.name == s.key.name {
+		sh.hint = " FORCE INDEX (" + server.QuoteName(s.key.name) + ")"
 	}
 	return sh
 }
 
-// selectExpr reads a column so that equal bytes mean equal values.
-func selectExpr(c column) string {
+// expression reads a column so that equal bytes mean equal values.
+func expression(c column, types bool) string {
 	q := server.QuoteName(c.name)
 	switch c.dataType {
-	case "float":
-		// The text of a FLOAT has six digits; as a DOUBLE it has them all.
+	case "float", "double":
+		// The text of a FLOAT has six digits, and that of a DOUBLE(m,d) has d
+		// behind the point; as a plain DOUBLE each has all that it needs.
 		return "CAST(" + q + " AS DOUBLE)"
-	case "char", "varchar", "tinytext", "text", "mediumtext", "longtext":
+	case "char", "varchar", "tinytext", "text", "mediumtext", "longtext", "vector":
 		return "CAST(" + q + " AS BINARY)"
 	case "enum", "set":
 		// The error value 0 reads as '', and so may a label.
@@ -305,7 +88,190 @@ func selectExpr(c column) string {
 	case "bit":
 		return "HEX(" + q + ")"
 	case "json":
-		return "CAST(CAST(" + q + " AS CHAR CHARACTER SET utf8mb4) AS BINARY)"
+		text := "CAST(CAST(" + q + " AS CHAR CHARACTER SET utf8mb4) AS BINARY)"
+		if !types {
+			return text
+		}
+		// The text does not tell a DECIMAL from a DOUBLE, a date from a string,
+		// or a signed number from an unsigned one: the types of all nodes do.
+		return "CONCAT(" + text + ", x'0A', COALESCE((SELECT GROUP_CONCAT(JSON_TYPE(v) ORDER BY o) FROM " +
+			"JSON_TABLE(JSON_EXTRACT(" + q + ", '$', '$**.*', '$**[*]'), '$[*]' COLUMNS (o FOR ORDINALITY, v JSON PATH '$')) AS nodes), ''))"
 	}
 	return q
+}
+
+func isWide(c column) bool {
+	switch c.dataType {
+	case "text", "mediumtext", "longtext", "blob", "mediumblob", "longblob", "json", "geometry", "vector",
+		"point", "linestring", "polygon", "multipoint", "multilinestring", "multipolygon", "geometrycollection", "geomcollection":
+		return true
+	}
+	return false
+}
+
+// literalOf makes a column's literals for comparisons with the column itself, in
+// a form that lets the server use an index; nil where there is none: a server
+// compares ENUM and SET as strings and sorts them as numbers.
+func literalOf(c column) func([]byte) string {
+	hexed := func(introducer string) func([]byte) string {
+		return func(v []byte) string {
+			if len(v) == 0 {
+				return introducer + "''"
+			}
+			return introducer + " x'" + hex.EncodeToString(v) + "'"
+		}
+	}
+	switch c.dataType {
+	case "tinyint", "smallint", "mediumint", "int", "bigint", "decimal", "year":
+		return func(v []byte) string { return string(v) } // the server's own digits
+	case "float", "double":
+		return func(v []byte) string {
+			if s := string(v); strings.ContainsAny(s, "eE") {
+				return s
+			}
+			return string(v) + "e0" // without it the literal is a DECIMAL
+		}
+	case "bit":
+		return func(v []byte) string {
+			n, err := strconv.ParseUint(string(v), 16, 64) // HEX() of at most 64 bits
+			if err != nil {
+				return "NULL"
+			}
+			return strconv.FormatUint(n, 10)
+		}
+	case "date", "time", "datetime", "timestamp", "uuid", "inet4", "inet6":
+		return func(v []byte) string { return "'" + string(v) + "'" } // the server's own text
+	case "char", "varchar", "tinytext":
+		return hexed("_" + c.charset)
+	case "binary", "varbinary", "tinyblob":
+		return hexed("_binary")
+	}
+	return nil
+}
+
+// list is the select list of all columns.
+func (sh *shape) list(source bool) string {
+	e := make([]string, len(sh.columns))
+	for i, f := range sh.columns {
+		if e[i] = f.on(source); f.wide {
+			e[i] = fmt.Sprintf("IF(OCTET_LENGTH(%[1]s) <= %[2]d, CONCAT('=', %[1]s), "+
+				"CONCAT('#', OCTET_LENGTH(%[1]s), ' bytes, SHA-256 ', SHA2(%[1]s, 256)))", e[i], wideBytes)
+		}
+	}
+	return strings.Join(e, ", ")
+}
+
+func (f field) on(source bool) string {
+	if source {
+		return f.source
+	}
+	return f.target
+}
+
+// digest is the expression of a row's SHA-256, in hex. A NULL stands as a letter,
+// a wide value as its own SHA-256, and any other with its length, so that no two
+// rows are hashed alike. It is NULL only for a row that is larger than the
+// server's max_allowed_packet.
+func (sh *shape) digest(source bool) string {
+	e := make([]string, len(sh.columns))
+	for i, f := range sh.columns {
+		x := f.on(source)
+		if f.wide {
+			x = "CONCAT('S', SHA2(" + x + ", 256))"
+		} else {
+			x = "CONCAT(OCTET_LENGTH(" + x + "), ':', " + x + ")"
+		}
+		e[i] = "IF(" + server.QuoteName(f.name) + " IS NULL, 'N', " + x + ")"
+	}
+	return "SHA2(CONCAT(" + strings.Join(e, ", ") + "), 256)"
+}
+
+func (sh *shape) table() string {
+	return server.QuoteName(sh.name.Schema) + "." + server.QuoteName(sh.name.Table)
+}
+
+// from is the table with the condition.
+func (sh *shape) from(condition string) string {
+	s := " FROM " + sh.table() + sh.hint
+	if condition != "" {
+		s += " WHERE " + condition
+	}
+	return s
+}
+
+func (sh *shape) order() string {
+	names := make([]string, len(sh.key))
+	for i, k := range sh.key {
+		names[i] = k.name
+	}
+	return " ORDER BY " + strings.Join(names, ", ")
+}
+
+// interval is the condition after < key <= upto; nil bounds are open.
+func (sh *shape) interval(after, upto keyValues) string {
+	var parts []string
+	if after != nil {
+		parts = append(parts, sh.beyond(after, ">", ">"))
+	}
+	if upto != nil {
+		parts = append(parts, sh.beyond(upto, "<", "<="))
+	}
+	return strings.Join(parts, " AND ")
+}
+
+// beyond compares the key lexicographically, spelt out so that both servers make
+// ranges of an index from it: (a > x OR (a = x AND b > y) …).
+func (sh *shape) beyond(x keyValues, strict, last string) string {
+	or := make([]string, len(sh.key))
+	for i := range sh.key {
+		var and []string
+		for j := range i {
+			and = append(and, sh.compare(j, "=", x))
+		}
+		op := strict
+		if i == len(sh.key)-1 {
+			op = last
+		}
+		or[i] = "(" + strings.Join(append(and, sh.compare(i, op, x)), " AND ") + ")"
+	}
+	return "(" + strings.Join(or, " OR ") + ")"
+}
+
+// among is the condition for a set of keys.
+func (sh *shape) among(some []candidate) string {
+	or := make([]string, 0, len(some))
+	for _, c := range some {
+		and := make([]string, len(sh.key))
+		for j := range sh.key {
+			and[j] = sh.compare(j, "=", c.key)
+		}
+		or = append(or, "("+strings.Join(and, " AND ")+")")
+	}
+	return strings.Join(or, " OR ")
+}
+
+func (sh *shape) compare(i int, op string, x keyValues) string {
+	return sh.key[i].name + " " + op + " " + sh.key[i].literal(x[i])
+}
+
+// keyValues are a key's columns as the select list gives them.
+type keyValues [][]byte
+
+// keyOf picks them out of a row.
+func (sh *shape) keyOf(x row) keyValues {
+	k := make(keyValues, len(sh.key))
+	for i := range sh.key {
+		k[i] = x[sh.key[i].at]
+	}
+	return k
+}
+
+// id is an unambiguous string of the key's bytes.
+func (k keyValues) id() string {
+	var b []byte
+	for _, v := range k {
+		b = strconv.AppendInt(b, int64(len(v)), 10)
+		b = append(append(b, ':'), v...)
+	}
+	return string(b)
 }

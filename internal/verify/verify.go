@@ -70,6 +70,7 @@ const (
 	Extra      Kind = "extra"      // on the target only
 	Different  Kind = "different"  // on both, with other values
 	Definition Kind = "definition" // the tables' columns differ
+	Unsettled  Kind = "unsettled"  // still moving when given up
 )
 
 // Difference is one row, or one definition, that is not the same.
@@ -92,8 +93,11 @@ type Column struct {
 type TableReport struct {
 	Table       string       `json:"table"`
 	Method      string       `json:"method"` // key, multiset
-	Rows        int64        `json:"rows"`   // read from the source
+	Rows        int64        `json:"rows"`   // of the source
 	Differences int64        `json:"differences"`
+	Missing     int64        `json:"missing"`   // of the differences: rows on the source only
+	Extra       int64        `json:"extra"`     // rows on the target only
+	Different   int64        `json:"different"` // rows with other values
 	Unsettled   int64        `json:"unsettled"` // still moving when given up
 	Listed      []Difference `json:"listed,omitempty"`
 }
@@ -180,7 +184,7 @@ func (r *run) all(ctx context.Context) (rep Report, err error) {
 		go func() {
 			defer wg.Done()
 			for n := range work {
-				tr, err := r.table(ctx, n, src[n].rows, tgt)
+				tr, err := r.table(ctx, n)
 				mu.Lock()
 				rep.Tables = append(rep.Tables, tr)
 				if err != nil && failed == nil {
@@ -231,8 +235,9 @@ func (r *run) settle(ctx context.Context) error {
 
 // table compares one table. A definition that differs, or a table that vanishes,
 // may be a DDL on its way: that too is only believed after settling.
-func (r *run) table(ctx context.Context, n schema.Name, estimate int64, tgt map[schema.Name]listed) (TableReport, error) {
+func (r *run) table(ctx context.Context, n schema.Name) (TableReport, error) {
 	rep := TableReport{Table: n.String()}
+	sameFlavor := r.cfg.Source.Info.Flavor == r.cfg.Target.Info.Flavor
 	r.report(func(p *Progress) { p.Table = n.String() })
 	for attempt := 1; ; attempt++ {
 		s, err := describe(ctx, r.cfg.Source, n)
@@ -249,13 +254,13 @@ func (r *run) table(ctx context.Context, n schema.Name, estimate int64, tgt map[
 		if err != nil {
 			why = []string{"the table is on the source only"}
 		} else {
-			why = compareDefinitions(s, t, r.cfg.Source.Info.Flavor == r.cfg.Target.Info.Flavor)
+			why = compareDefinitions(s, t, sameFlavor)
 		}
 		if len(why) == 0 {
-			sh := newShape(s, t)
+			sh := newShape(s, t, sameFlavor)
 			if len(sh.key) > 0 {
 				rep.Method = "key"
-				err = r.keyed(ctx, sh, estimate, &rep)
+				err = r.keyed(ctx, sh, &rep)
 			} else {
 				rep.Method = "multiset"
 				err = r.multiset(ctx, sh, &rep)
@@ -290,8 +295,23 @@ func definitionChanged(err error) bool {
 
 func (r *run) add(rep *TableReport, d Difference, n int64) {
 	rep.Differences += n
+	switch d.Kind {
+	case Missing:
+		rep.Missing += n
+	case Extra:
+		rep.Extra += n
+	case Different:
+		rep.Different += n
+	}
 	if len(rep.Listed) < r.cfg.KeysMax {
 		rep.Listed = append(rep.Listed, d)
 	}
 	r.report(func(p *Progress) { p.Differences += n })
+}
+
+func (r *run) unsettled(rep *TableReport, d Difference, n int64) {
+	rep.Unsettled += n
+	if len(rep.Listed) < r.cfg.KeysMax {
+		rep.Listed = append(rep.Listed, d)
+	}
 }
