@@ -369,6 +369,22 @@ func (r *run) any() (found bool, err error) {
 	return found, rows.Err()
 }
 
+// count runs the built SELECT COUNT(*).
+func (r *run) count() (n int, err error) {
+	r.out.Statements++
+	rows, err := r.conn.QueryContext(r.ctx, string(r.sql))
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	if rows.Next() {
+		if err := rows.Scan(&n); err != nil {
+			return 0, err
+		}
+	}
+	return n, rows.Err()
+}
+
 // scanRaw reads one row of n columns as the server wrote them.
 func scanRaw(rows *sql.Rows, n int) ([]sql.RawBytes, error) {
 	raw := make([]sql.RawBytes, n)

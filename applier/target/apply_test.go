@@ -210,11 +210,10 @@ func TestOddNamesAndColumns(t *testing.T) {
 		}
 		if b.info.Flavor == server.MariaDB {
 			b.exec("CREATE SEQUENCE sq")
-			if tab, err := b.catalog.Table(context.Background(), b.conn, schema.Name{Schema: b.schema, Table: "sq"}); err != nil {
-				t.Logf("sequence: %v", err)
-			} else if _, err := NewPlan(&tab.Table, tab); err != nil {
-				t.Error(err)
-			}
+			q := b.plan("sq", "sq")
+			state := image(1001, 1, int(math.MaxInt64-1), 1, 1, 1000, 0, 0)
+			b.mustApply(q, q.insert(image(501, 1, int(math.MaxInt64-1), 1, 1, 1000, 0, 0)...), q.insert(state...))
+			b.want("SELECT NEXTVAL(sq)", "1001")
 		}
 	})
 }
@@ -315,6 +314,80 @@ func TestIncompatible(t *testing.T) {
 		if _, err := NewPlan(&tab.Table, tab); !errors.Is(err, ErrIncompatible) || !strings.Contains(err.Error(), "tr") {
 			t.Errorf("%v", err)
 		}
+	})
+}
+
+func TestOddKeys(t *testing.T) {
+	onEach(t, func(t *testing.T, b *bench) {
+		if b.info.Flavor == server.MariaDB {
+			b.exec("CREATE TABLE per (id INT, s DATE, e DATE, PERIOD FOR p (s, e), PRIMARY KEY (id, p WITHOUT OVERLAPS))",
+				"CREATE TABLE hashed (id INT PRIMARY KEY, b BLOB, UNIQUE (b))")
+			if per := b.table("per"); per.Identity != -1 || len(per.Keys) != 1 || !per.Keys[0].Functional {
+				t.Errorf("%+v", per.Keys)
+			}
+			p := b.plan("per", "per")
+			b.mustApply(p, p.insert(image(1, "2020-01-01", "2020-02-01")...), p.update(image(1, "2020-01-01", "2020-02-01"), image(1, "2020-01-01", "2020-01-15")),
+				p.insert(image(1, "2020-01-15", "2020-02-01")...))
+			b.want("SELECT COUNT(*) FROM per", "2")
+			if _, err := b.apply(p, p.insert(image(1, "2020-01-20", "2020-01-21")...)); !errors.Is(err, ErrConflict) {
+				t.Errorf("%v", err)
+			}
+			if h := b.table("hashed"); h.Identity != 0 || len(h.Keys) != 2 || !h.Keys[1].Functional {
+				t.Errorf("%+v", h.Keys)
+			}
+			h := b.plan("hashed", "hashed")
+			hash := image("12345")[0]
+			b.mustApply(h, h.insert(image(1, []byte("x"), hash)...), h.insert(image(2, []byte("y"), hash)...), h.update(image(1, []byte("x"), hash), image(1, []byte("z"), hash)))
+			b.want("SELECT * FROM hashed ORDER BY id", "1|z", "2|y")
+			if _, err := b.apply(h, h.insert(image(3, []byte("y"), hash)...)); !errors.Is(err, ErrConflict) {
+				t.Errorf("%v", err)
+			}
+			return
+		}
+		b.exec("CREATE TABLE fun (id INT PRIMARY KEY, a INT, b INT, UNIQUE KEY f ((a + b)))")
+		if f := b.table("fun"); f.Identity != 0 || len(f.Keys) != 2 || !f.Keys[1].Functional {
+			t.Errorf("%+v", f.Keys)
+		}
+		p := b.plan("fun", "fun")
+		b.mustApply(p, p.insert(image(1, 1, 1)...))
+		var c *Conflict
+		if _, err := b.apply(p, p.insert(image(2, 0, 2)...)); !errors.As(err, &c) || c.Key != "f" {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// TestManyUpdatesNeverHitAnotherRow: a missing row whose unique value another row
+// holds is a conflict, whether it comes alone or among others.
+func TestManyUpdatesNeverHitAnotherRow(t *testing.T) {
+	onEach(t, func(t *testing.T, b *bench) {
+		b.exec("CREATE TABLE u (id INT PRIMARY KEY, u INT UNIQUE, v INT)")
+		p := b.plan("u", "u")
+		var rows []change.Row
+		for i := range 10 {
+			rows = append(rows, p.insert(image(i, i, 0)...))
+		}
+		b.mustApply(p, rows...)
+		rows = rows[:0]
+		for i := range 10 {
+			rows = append(rows, p.update(image(i, i, 0), image(i, i, 1)))
+		}
+		if out := b.mustApply(p, rows...); out.Statements != 2 || out.Doubt() {
+			t.Errorf("%+v", out)
+		}
+		b.want("SELECT COUNT(*), SUM(v) FROM u", "10|10")
+		b.exec("UPDATE u SET id = 77 WHERE id = 3")
+		if _, err := b.apply(p, rows...); !errors.Is(err, ErrConflict) {
+			t.Errorf("%v", err)
+		}
+		b.want("SELECT * FROM u WHERE u = 3", "77|3|1")
+		b.exec("DELETE FROM u WHERE id = 77")
+		if out := b.mustApply(p, rows...); out.UpdateMissing != 1 {
+			t.Errorf("%+v", out)
+		}
+		// Swapped by way of NULL, in one run.
+		b.mustApply(p, p.update(image(1, 1, 1), image(1, nil, 1)), p.update(image(2, 2, 1), image(2, 1, 1)), p.update(image(1, nil, 1), image(1, 2, 1)), p.update(image(5, 5, 1), image(5, 5, 9)))
+		b.want("SELECT id, u FROM u WHERE id IN (1, 2) ORDER BY u", "2|1", "1|2")
 	})
 }
 

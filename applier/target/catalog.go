@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -143,6 +144,12 @@ func readColumns(ctx context.Context, q server.Querier, t *Table) error {
 	t.Generated = make([]bool, len(t.Columns))
 	t.columns = make([]column, len(t.Columns))
 	n := 0
+	for i := range t.Columns {
+		if t.Columns[i].Hidden() { // in row images, not in the catalogue
+			t.Generated[i] = true
+			n++
+		}
+	}
 	for rows.Next() {
 		var name, dataType, nullable, extra, expression string
 		var defaulted bool
@@ -216,6 +223,11 @@ func (c *Catalog) readKeys(ctx context.Context, q server.Querier, t *Table) erro
 	if err := rows.Err(); err != nil {
 		return err
 	}
+	if c.info.Flavor == server.MariaDB && len(t.Keys) > 0 {
+		if err := readPeriodKeys(ctx, q, t); err != nil {
+			return err
+		}
+	}
 	slices.SortStableFunc(t.Keys, func(a, b Key) int {
 		switch {
 		case a.Primary == b.Primary:
@@ -225,6 +237,27 @@ func (c *Catalog) readKeys(ctx context.Context, q server.Querier, t *Table) erro
 		}
 		return 1
 	})
+	return nil
+}
+
+var periodKey = regexp.MustCompile("(?m)^  (?:UNIQUE KEY `((?:[^`]|``)+)`|PRIMARY KEY) \\(.*WITHOUT OVERLAPS\\)")
+
+// readPeriodKeys marks keys over a period: they are unique by overlap, which is
+// no equality. Only SHOW CREATE TABLE tells them on every version.
+func readPeriodKeys(ctx context.Context, q server.Querier, t *Table) error {
+	def, err := second(ctx, q, "SHOW CREATE TABLE "+server.QuoteName(t.Name.Schema)+"."+server.QuoteName(t.Name.Table))
+	if err != nil {
+		return err
+	}
+	for _, m := range periodKey.FindAllStringSubmatch(def, -1) {
+		name := strings.ReplaceAll(m[1], "``", "`")
+		if name == "" {
+			name = "PRIMARY"
+		}
+		for i := range t.Keys {
+			t.Keys[i].Functional = t.Keys[i].Functional || t.Keys[i].Name == name
+		}
+	}
 	return nil
 }
 

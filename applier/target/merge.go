@@ -164,7 +164,26 @@ func (r *run) ordered() error {
 	for i := 0; i < len(r.rows); {
 		j := i + 1
 		op := r.rows[i].Op
-		if op == change.Update || holdsErrorValue(r.rows[i].After) {
+		if op == change.Update {
+			for j < len(r.rows) && j-i < updateRows && r.inPlace(j) {
+				j++
+			}
+			if j-i < updateRowsMin || !r.inPlace(i) {
+				j = i + 1
+			} else if done, err := r.updateMany(i, j); err != nil {
+				return err
+			} else if done {
+				i = j
+				continue
+			}
+			for ; i < j; i++ {
+				if err := r.one(i); err != nil {
+					return err
+				}
+			}
+			continue
+		}
+		if holdsErrorValue(r.rows[i].After) {
 			if err := r.one(i); err != nil {
 				return err
 			}
@@ -201,6 +220,69 @@ func (r *run) ordered() error {
 		i = j
 	}
 	return nil
+}
+
+// Bounds of updateMany: fewer rows are cheaper one by one.
+const (
+	updateRowsMin = 3
+	updateRows    = 400
+)
+
+// inPlace: the row is an UPDATE of the row its PRIMARY key names.
+func (r *run) inPlace(i int) bool {
+	row := &r.rows[i]
+	return r.p.upserts && row.Op == change.Update && !r.p.identityChanges(row) && !holdsErrorValue(row.After)
+}
+
+// updateMany updates the rows from and to with one statement, or answers false
+// and has done nothing.
+//
+// INSERT … ON DUPLICATE KEY UPDATE would be wrong where a row is missing and
+// another one holds its secondary key: it would overwrite that one. So it first
+// locks the rows and counts that all are there. InnoDB enters a row into the
+// clustered index before any other, so a row whose PRIMARY key exists always
+// ends up as an update of exactly that row; a secondary key that is taken is
+// then an error, and the statement is undone.
+func (r *run) updateMany(from, to int) (bool, error) {
+	p := r.p
+	distinct := map[string]bool{}
+	var at []int
+	r.sql = append(append(append(r.sql[:0], "SELECT COUNT(*) FROM "...), p.name...), " WHERE "...)
+	for i := from; i < to; i++ {
+		at = append(at, i)
+		k := string(p.identityOf(nil, r.rows[i].Before))
+		if distinct[k] {
+			continue
+		}
+		if len(distinct) > 0 {
+			r.sql = append(r.sql, " OR "...)
+		}
+		distinct[k] = true
+		r.sql = append(r.sql, '(')
+		if err := r.identity(r.rows[i].Before, false); err != nil {
+			return false, nil // told when it is its turn
+		}
+		r.sql = append(r.sql, ')')
+	}
+	r.sql = append(r.sql, " FOR UPDATE"...)
+	if len(r.sql) > min(statementBytes, r.packet) {
+		return false, nil
+	}
+	there, err := r.count()
+	if err != nil {
+		return false, err
+	}
+	if there != len(distinct) {
+		return false, nil
+	}
+	_, _, err = r.insertMany(at, p.upsert)
+	switch classify(err) {
+	case failNone:
+		return true, nil
+	case failRow, failDuplicate:
+		return false, nil // one by one; what is done already is only repeated
+	}
+	return false, err
 }
 
 // independent: no row of the table goes because another one of it goes.

@@ -30,6 +30,7 @@ type Plan struct {
 	prefixed bool // a part of the identity is a prefix
 
 	mode      mode
+	upserts   bool   // an upsert of an existing row changes exactly that row
 	fastInto  string // "t (a, b) VALUES ", after INSERT INTO
 	upsert    string // " ON DUPLICATE KEY UPDATE …"
 	hasParent bool   // takes part in foreign keys, either way
@@ -100,6 +101,9 @@ func NewPlan(source *schema.Table, t *Table) (*Plan, error) {
 	for i := range source.Columns {
 		src := &source.Columns[i]
 		j := t.index(src.Name)
+		if src.Hidden() {
+			continue // the target computes its own, if it has any
+		}
 		if j < 0 {
 			return nil, refuse(src.Name, "the target has no such column", "add it to the target, with the source's type")
 		}
@@ -184,6 +188,7 @@ func (p *Plan) chooseMode() {
 		p.mode = modeMultiset
 		return
 	}
+	p.upserts = p.key.Primary && strings.EqualFold(p.table.Engine, "InnoDB")
 	p.mode = modeCollapse
 	if len(p.others) > 0 {
 		p.mode = modeOrdered
@@ -191,7 +196,7 @@ func (p *Plan) chooseMode() {
 	for _, part := range p.identity {
 		p.prefixed = p.prefixed || part.prefix > 0
 		if part.prefix > 0 || p.table.Generated[p.to[part.column]] {
-			p.mode = modeOrdered
+			p.mode, p.upserts = modeOrdered, false
 		}
 	}
 }

@@ -13,6 +13,9 @@ import (
 // for readValue.
 func (p *Plan) selectExpression(dst []byte, c int) []byte {
 	col := p.quoted[c]
+	if col == nil {
+		return append(dst, "NULL"...) // a hidden column
+	}
 	wrap := func(before, after string) []byte {
 		return append(append(append(dst, before...), col...), after...)
 	}
