@@ -70,14 +70,10 @@ func decode(ctx context.Context, l log.Log, stream string, follow bool, out *buf
 	if err != nil {
 		return err
 	}
-	options := log.ReaderOptions{From: bounds.First, Topics: []log.Topic{log.TopicSchema, log.TopicData}, Committed: true}
-	if !follow {
-		if bounds.LSO < bounds.First {
-			return nil
-		}
-		options.To = bounds.LSO + 1
+	if !follow && bounds.LSO < bounds.First {
+		return nil
 	}
-	reader, err := l.OpenReader(ctx, stream, options)
+	reader, err := l.OpenReader(ctx, stream, log.ReaderOptions{From: bounds.First, Committed: true}) // of all topics, so that the last entry comes
 	if err != nil {
 		return err
 	}
@@ -88,19 +84,22 @@ func decode(ctx context.Context, l log.Log, stream string, follow bool, out *buf
 	}
 	for {
 		e, err := reader.Next(ctx)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
 		if err != nil {
 			return err
 		}
-		if err := d.entry(e); err != nil {
-			return fmt.Errorf("entry %d: %w", e.Offset, err)
-		}
-		if follow && e.Offset >= bounds.LSO {
-			if err := out.Flush(); err != nil {
-				return err
+		if e.Topic == log.TopicSchema || e.Topic == log.TopicData {
+			if err := d.entry(e); err != nil {
+				return fmt.Errorf("entry %d: %w", e.Offset, err)
 			}
+		}
+		if e.Offset < bounds.LSO {
+			continue
+		}
+		if !follow {
+			return nil
+		}
+		if err := out.Flush(); err != nil {
+			return err
 		}
 	}
 }
