@@ -22,12 +22,15 @@ import (
 	"github.com/twinspan/twinspan/change/gtid"
 	"github.com/twinspan/twinspan/internal/mysqltest"
 	"github.com/twinspan/twinspan/internal/server"
+	"github.com/twinspan/twinspan/log"
+	"github.com/twinspan/twinspan/log/node"
 	"github.com/twinspan/twinspan/producer/binlog"
 )
 
 const (
 	childLog    = "TWINSPAN_TEST_CHILD_LOG"
 	childServer = "TWINSPAN_TEST_CHILD_SERVER"
+	childNode   = "TWINSPAN_TEST_CHILD_NODE"   // the log is a real node's folder, not a file
 	childForget = "TWINSPAN_TEST_CHILD_FORGET" // the producer's own defaults, and no payload kept
 )
 
@@ -41,7 +44,19 @@ func runChild() bool {
 		fmt.Fprintln(os.Stderr, "child:", err)
 		os.Exit(1)
 	}
-	l, err := openFileLog(path)
+	var l log.Log
+	var file *memLog
+	var err error
+	if os.Getenv(childNode) != "" {
+		var n *node.Node
+		if n, err = openNode(path); err == nil {
+			go func() { fail(n.Run(context.Background())) }()
+			l = n.Log()
+		}
+	} else {
+		file, err = openFileLog(path)
+		l = file
+	}
 	if err != nil {
 		fail(err)
 	}
@@ -50,7 +65,7 @@ func runChild() bool {
 		Binlog: binlog.Config{Server: server.Endpoint{Address: os.Getenv(childServer), User: "root"}, Heartbeat: 200 * time.Millisecond},
 	}
 	if os.Getenv(childForget) != "" {
-		l.forget, cfg.BatchBytesMax, cfg.TransactionChunkBytes = true, 0, 0
+		file.forget, cfg.BatchBytesMax, cfg.TransactionChunkBytes = true, 0, 0
 	}
 	p, err := New(cfg, l, zerolog.New(os.Stderr))
 	if err != nil {
@@ -60,6 +75,16 @@ func runChild() bool {
 		fail(err)
 	}
 	return true
+}
+
+// openNode opens a storage node, again as long as the one before holds its folder.
+func openNode(dir string) (*node.Node, error) {
+	for start := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		n, err := node.New(node.Config{Name: "n", Dir: dir, FileBytes: 4 << 20, Logger: zerolog.Nop()})
+		if err == nil || time.Since(start) > 10*time.Second {
+			return n, err
+		}
+	}
 }
 
 func spawnChild(t testing.TB, addr, path string) (*exec.Cmd, *bytes.Buffer) {
@@ -81,12 +106,15 @@ func spawnChild(t testing.TB, addr, path string) (*exec.Cmd, *bytes.Buffer) {
 // TestKillLoop kills a producer process at random points under load. The log
 // must hold every transaction once, in the order of the binlog, with all rows.
 func TestKillLoop(t *testing.T) {
-	for _, f := range []mysqltest.Flavor{mysqltest.MySQL97, mysqltest.MariaDB118} {
-		t.Run(string(f), func(t *testing.T) { killLoop(t, f) })
-	}
+	t.Run("mysql97/file", func(t *testing.T) { killLoop(t, mysqltest.MySQL97, false) })
+	t.Run("mysql97/node", func(t *testing.T) { killLoop(t, mysqltest.MySQL97, true) })
+	t.Run("mariadb118/node", func(t *testing.T) { killLoop(t, mysqltest.MariaDB118, true) })
 }
 
-func killLoop(t *testing.T, f mysqltest.Flavor) {
+func killLoop(t *testing.T, f mysqltest.Flavor, real bool) {
+	if real {
+		t.Setenv(childNode, "1")
+	}
 	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv("TWINSPAN_SEED"); s != "" {
 		n, err := strconv.ParseUint(s, 10, 64)
@@ -129,20 +157,17 @@ func killLoop(t *testing.T, f mysqltest.Flavor) {
 	cancel()
 	clients.Wait()
 
-	l, err := openFileLog(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.file.Close() }()
+	l := reopen(t, path, real)
 	p := start(t, srv, l, func(c *Config) { c.Start = StartEarliest })
 	p.holds(t, srv)
 	if err := p.stop(); err != nil {
 		t.Fatal(err)
 	}
-	entries := l.all()
+	entries := entriesOf(t, l)
 	txs := readLog(t, string(f.Server()), entries)
 	once(t, txs)
 	checkLoad(t, srv, txs)
+	inBinlogOrder(t, srv, txs)
 	want, err := srv.GTIDs(ctx)
 	if err != nil {
 		want, err = srv.GTIDs(context.Background())
@@ -165,6 +190,33 @@ func killLoop(t *testing.T, f mysqltest.Flavor) {
 		t.Errorf("the log holds %s, the server has %s (%v)", held, want, err)
 	}
 	t.Logf("kills=%d entries=%d transactions=%d in_parts=%d rows=%d lost=0 doubled=0", kills, len(entries), len(txs), parts, rows)
+}
+
+// reopen opens what a killed child has left.
+func reopen(t *testing.T, path string, real bool) log.Log {
+	t.Helper()
+	if !real {
+		l, err := openFileLog(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.file.Close() })
+		return l
+	}
+	n, err := openNode(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- n.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return n.Log()
 }
 
 func load(ctx context.Context, t *testing.T, db *sql.DB, r *rand.Rand, client int) {

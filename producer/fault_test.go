@@ -58,6 +58,7 @@ func TestLogFails(t *testing.T) {
 			txs := readLog(t, string(f.Server()), l.all())
 			once(t, txs)
 			checkLoad(t, srv, txs)
+			inBinlogOrder(t, srv, txs)
 			if injected == 0 {
 				t.Error("no failure was injected")
 			}

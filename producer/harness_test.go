@@ -3,10 +3,12 @@ package producer
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
@@ -123,11 +125,11 @@ func once(t testing.TB, txs []whole) {
 // subject is a producer under test.
 type subject struct {
 	*Producer
-	log  *memLog
+	log  *memLog // nil when it runs into another log
 	stop func() error
 }
 
-func start(t testing.TB, s *mysqltest.Server, l *memLog, change func(*Config)) *subject {
+func start(t testing.TB, s *mysqltest.Server, l log.Log, change func(*Config)) *subject {
 	t.Helper()
 	cfg := Config{
 		Stream: "s", Binlog: binlog.Config{Server: s.Endpoint(), Heartbeat: 200 * time.Millisecond, BackoffMax: 200 * time.Millisecond},
@@ -144,7 +146,8 @@ func start(t testing.TB, s *mysqltest.Server, l *memLog, change func(*Config)) *
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
 	var stopped bool
-	sub := &subject{Producer: p, log: l}
+	sub := &subject{Producer: p}
+	sub.log, _ = l.(*memLog)
 	sub.stop = func() error {
 		if stopped {
 			return nil
@@ -233,4 +236,64 @@ func texts(r []change.Value) string {
 		}
 	}
 	return b.String()
+}
+
+// entriesOf reads a whole log.
+func entriesOf(t testing.TB, l log.Log) []log.Entry {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	b, err := l.Bounds(ctx, "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := l.OpenReader(ctx, "s", log.ReaderOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	var out []log.Entry
+	for len(out) == 0 || out[len(out)-1].Offset < b.LAC {
+		e, err := r.Next(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+var gtidText = regexp.MustCompile(`GTID(?:_NEXT=)? '?([0-9a-f:_-]+)`)
+
+// binlogOrder lists the GTIDs in a server's binlog as the server itself shows
+// them.
+func binlogOrder(t testing.TB, s *mysqltest.Server) []string {
+	t.Helper()
+	var out []string
+	for _, file := range s.Query(t, "SHOW BINARY LOGS") {
+		for _, e := range s.Query(t, "SHOW BINLOG EVENTS IN '"+file[0]+"'") {
+			if m := gtidText.FindStringSubmatch(e[5]); m != nil && strings.HasPrefix(strings.ToLower(e[2]), "gtid") && e[2] != "Gtid_list" {
+				out = append(out, m[1])
+			}
+		}
+	}
+	return out
+}
+
+// inBinlogOrder fails the test unless the log has the binlog's transactions, all
+// of them, once, and in its order.
+func inBinlogOrder(t testing.TB, s *mysqltest.Server, txs []whole) {
+	t.Helper()
+	want := binlogOrder(t, s)
+	got := make([]string, len(txs))
+	for i, x := range txs {
+		got[i] = x.gtid
+	}
+	if d := cmp.Diff(want, got); d != "" || len(want) == 0 {
+		t.Errorf("%d transactions in the binlog, %d in the log: %.2000s", len(want), len(got), d)
+	}
 }
