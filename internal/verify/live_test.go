@@ -20,7 +20,8 @@ func TestWhileTheLoadRuns(t *testing.T) {
 		t.Run(string(f), func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 			defer cancel()
-			src, tgt, cfg := sides(t, f)
+			src, tgt := mysqltest.Start(t, f), mysqltest.Start(t, f)
+			cfg := Config{Source: open(t, src.Endpoint()), Target: open(t, tgt.Endpoint()), ChunkRows: 16}
 			if err := tgt.ReplicateFrom(ctx, src); err != nil {
 				t.Fatal(err)
 			}
@@ -146,7 +147,8 @@ func TestMultisetsInMotion(t *testing.T) {
 
 // MySQL and MariaDB hold the same values in types of other names.
 func TestAcrossFlavours(t *testing.T) {
-	my, maria := mysqltest.Start(t, mysqltest.MySQL97), mysqltest.Start(t, mysqltest.MariaDB118)
+	my, _, _ := sides(t, mysqltest.MySQL97)
+	maria, _, _ := sides(t, mysqltest.MariaDB118)
 	table := "CREATE TABLE v.t " + strings.Replace(fmt.Sprintf(everyType, "VARCHAR(20) CHARACTER SET utf8mb4"), "dd DOUBLE", "dd DOUBLE, d4 DOUBLE(15,4), ve VECTOR(2)", 1)
 	for _, s := range []*mysqltest.Server{my, maria} {
 		s.Exec(t, "SET sql_mode=''", "SET NAMES utf8mb4", "CREATE DATABASE v", table)

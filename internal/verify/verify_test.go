@@ -14,11 +14,14 @@ import (
 
 func TestMain(m *testing.M) { mysqltest.Main(m) }
 
-// Both "sides" are two schemas of the same name on two servers in real life;
-// here one server holds the source and a second one the target.
+// sides are two empty servers of a flavour, which the tests of this package share.
 func sides(t *testing.T, f mysqltest.Flavor) (src, tgt *mysqltest.Server, cfg Config) {
 	t.Helper()
-	src, tgt = mysqltest.Start(t, f), mysqltest.Start(t, f)
+	src, _ = mysqltest.Shared(t, f)
+	tgt, _ = mysqltest.Shared(t, f, mysqltest.With("max_connections", "200"))
+	for _, s := range []*mysqltest.Server{src, tgt} {
+		s.Exec(t, "DROP DATABASE IF EXISTS v")
+	}
 	return src, tgt, Config{Source: open(t, src.Endpoint()), Target: open(t, tgt.Endpoint()), ChunkRows: 16}
 }
 
@@ -138,9 +141,22 @@ func TestDefinitionsAndTables(t *testing.T) {
 	}
 	src.Exec(t, "CREATE TABLE v.left_only (a INT)", "ALTER TABLE v.same ADD b INT")
 	tgt.Exec(t, "CREATE TABLE v.right_only (a INT)", "DROP VIEW v.w")
+	for i, c := range []struct{ source, target string }{
+		{"a INT, b INT", "b INT, a INT"}, {"a INT NOT NULL, PRIMARY KEY (a)", "a INT NOT NULL"}, {"a ENUM('x','y')", "a ENUM('x','Y')"},
+		{"a INT", "a BIGINT"}, {"a INT", "a INT UNSIGNED"}, {"a INT", "a INT NOT NULL"}, {"a CHAR(3) COLLATE utf8mb4_bin", "a CHAR(3) COLLATE utf8mb4_general_ci"},
+		{"a CHAR(3)", "a CHAR(4)"}, {"a DATETIME(3)", "a DATETIME"}, {"a INT, b INT", "a INT"}, {"a INT", "a INT, b INT"},
+	} {
+		src.Exec(t, fmt.Sprintf("CREATE TABLE v.d%d (%s) CHARACTER SET utf8mb4", i, c.source))
+		tgt.Exec(t, fmt.Sprintf("CREATE TABLE v.d%d (%s) CHARACTER SET utf8mb4", i, c.target))
+	}
 	rep, err := Run(context.Background(), cfg)
-	if err != nil || rep.Differences != 4 {
+	if err != nil || rep.Differences != 4+11 {
 		t.Fatalf("%v %+v", err, rep)
+	}
+	for _, tr := range rep.Tables {
+		if strings.HasPrefix(tr.Table, "v.d") && (len(tr.Listed) != 1 || tr.Listed[0].Kind != Definition) {
+			t.Errorf("%+v", tr)
+		}
 	}
 	cfg.Include = func(n schema.Name) bool { return strings.HasPrefix(n.Table, "o d") }
 	if rep, err = Run(context.Background(), cfg); err != nil || !rep.Equal() {
@@ -174,5 +190,20 @@ func TestWhatArrivesLateIsNoDifference(t *testing.T) {
 	began := time.Now()
 	if rep, err = Run(context.Background(), cfg); err != nil || rep.Differences != 0 || rep.Unsettled != 1 {
 		t.Fatalf("%v %+v after %s", err, rep, time.Since(began))
+	}
+}
+
+// A sequence is compared by where it stands.
+func TestSequences(t *testing.T) {
+	src, tgt, cfg := sides(t, mysqltest.MariaDB118)
+	for _, s := range []*mysqltest.Server{src, tgt} {
+		s.Exec(t, "CREATE DATABASE v", "CREATE SEQUENCE v.s NOCACHE", "SELECT NEXTVAL(v.s)")
+	}
+	if rep, err := Run(context.Background(), cfg); err != nil || !rep.Equal() || rep.Rows != 1 {
+		t.Fatalf("%v %+v", err, rep)
+	}
+	src.Exec(t, "SELECT NEXTVAL(v.s)")
+	if rep, err := Run(context.Background(), cfg); err != nil || rep.Differences != 2 {
+		t.Fatalf("%v %+v", err, rep)
 	}
 }
