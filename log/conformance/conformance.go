@@ -54,6 +54,7 @@ func Run(t *testing.T, open Open) {
 		{"close of the log", closeLog},
 		{"contexts", contexts},
 		{"reader resumes anywhere", resume},
+		{"reader with an end", readerEnds},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, open(t)) })
 	}
