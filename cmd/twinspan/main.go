@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -39,17 +40,7 @@ func (a *app) execute(ctx context.Context, args []string) int {
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
-	err := root.ExecuteContext(ctx)
-	var known *cli.Error
-	if err != nil && !errors.As(err, &known) && strings.HasPrefix(err.Error(), "unknown command") {
-		what, _, _ := strings.Cut(err.Error(), "\n")
-		hint := "twinspan --help lists the commands"
-		if _, suggestion, ok := strings.Cut(err.Error(), "Did you mean this?"); ok {
-			hint = "did you mean " + strings.Join(strings.Fields(suggestion), " or ") + "?"
-		}
-		err = cli.Fail(cli.ExitUsage, errors.New(what), hint)
-	}
-	return cli.Report(a.err, err)
+	return cli.Report(a.err, root.ExecuteContext(ctx))
 }
 
 func (a *app) root() *cobra.Command {
@@ -69,7 +60,7 @@ Exit codes: 0 ok, 1 error, 2 usage or configuration, 3 differences found,
   twinspan status -c twinspan.yaml            ask the running process`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          subcommand,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.CompletionOptions.DisableDescriptions = false
@@ -91,10 +82,23 @@ Exit codes: 0 ok, 1 error, 2 usage or configuration, 3 differences found,
 
 // group makes a command that only holds others.
 func group(use, short, example string, sub ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, Example: example, Args: args(cobra.NoArgs),
+	c := &cobra.Command{Use: use, Short: short, Example: example, Args: subcommand,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
 	c.AddCommand(sub...)
 	return c
+}
+
+// subcommand refuses a word that is no command of c, and says which was meant.
+func subcommand(c *cobra.Command, words []string) error {
+	if len(words) == 0 {
+		return nil
+	}
+	c.SuggestionsMinimumDistance = 2
+	hint := c.CommandPath() + " --help lists the commands"
+	if near := c.SuggestionsFor(words[0]); len(near) > 0 {
+		hint = "did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return cli.Fail(cli.ExitUsage, fmt.Errorf("%s has no command %q", c.CommandPath(), words[0]), hint)
 }
 
 // args makes a complaint about arguments a usage error.
@@ -140,15 +144,14 @@ func (a *app) load(tool bool) (*config.Loaded, error) {
 	l, err := config.Load(config.Input{Path: a.path(), Env: a.env, Flags: a.set, Tool: tool})
 	var invalid *config.Invalid
 	switch {
+	case errors.As(err, &invalid) && a.path() == "" && len(a.set) == 0:
+		return nil, cli.Fail(cli.ExitUsage, errors.New("no configuration file was found"),
+			"name one with -c, or make one: twinspan config example > twinspan.yaml")
 	case errors.As(err, &invalid):
 		for _, p := range invalid.Problems {
 			cli.Report(a.err, errors.New(p.String()))
 		}
-		if a.path() == "" {
-			return nil, cli.Fail(cli.ExitUsage, errors.New("no configuration file was found"),
-				"name one with -c, or make one: twinspan config example > twinspan.yaml")
-		}
-		return l, cli.Exit(cli.ExitUsage)
+		return nil, cli.Exit(cli.ExitUsage)
 	case err != nil:
 		return nil, cli.Fail(cli.ExitUsage, err, "name the file with -c, or make one: twinspan config example > twinspan.yaml")
 	}

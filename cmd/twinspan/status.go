@@ -14,6 +14,7 @@ import (
 
 	"github.com/twinspan/twinspan/internal/admin"
 	"github.com/twinspan/twinspan/internal/cli"
+	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/internal/daemon"
 )
 
@@ -36,6 +37,9 @@ Exit code 0 when the process answers, whatever it says, and 5 when it does not.`
 			p, err := a.printer()
 			if err != nil {
 				return err
+			}
+			if address == "" && a.path() == "" && len(a.set) == 0 {
+				address = config.Default().Admin.Listen
 			}
 			if address == "" {
 				l, err := a.load(true)

@@ -153,6 +153,26 @@ func TestProblemsNameTheirLine(t *testing.T) {
 	}
 }
 
+func TestAddressesInEveryStyle(t *testing.T) {
+	want := []string{"127.0.0.1:7040", "b.example:7041"}
+	for _, text := range []string{
+		"log: {nodes: [127.0.0.1:7040, b.example:7041]}\n",
+		"log: {nodes: ['127.0.0.1:7040', \"b.example:7041\"]}\n",
+		"log:\n  nodes: [127.0.0.1:7040, b.example:7041]\n",
+		"log:\n  nodes:\n    - 127.0.0.1:7040\n    - b.example:7041\n",
+	} {
+		l, problems := load(t, minimal+text, nil, nil)
+		// One node is all there can be for now; how they are read is the matter.
+		if len(problems) > 0 || !slices.Equal(l.Log.Nodes, want) {
+			t.Errorf("%s: %v %q", text, problems, l.Log.Nodes)
+		}
+	}
+	_, problems := load(t, minimal+"log: {nodes: [a: 1]}\n", nil, nil)
+	if len(problems) != 1 || problems[0] != "t.yaml:6:16: log.nodes[0]: must be a plain word" {
+		t.Errorf("%q", problems)
+	}
+}
+
 func TestPrecedence(t *testing.T) {
 	text := minimal + "applier:\n  lanes: 3\n  batch_rows: 30\nlogging:\n  level: loud\n"
 	l, problems := load(t, text,

@@ -165,6 +165,9 @@ func (d *decoder) sequence(n *ast.SequenceNode, path string, dst reflect.Value) 
 	out := reflect.Zero(dst.Type()) // an empty list is nil, like none
 	for i, e := range n.Values {
 		text, ok := scalarText(e)
+		if !ok {
+			text, ok = colonText(e)
+		}
 		sub := fmt.Sprintf("%s[%d]", path, i)
 		if !ok {
 			d.problem(e, sub, "must be a plain word")
@@ -187,6 +190,23 @@ func scalarText(n ast.Node) (string, bool) {
 		return n.GetToken().Value, true
 	}
 	return "", false
+}
+
+// colonText is an element such as 127.0.0.1:7040 of a list in braces. It has no
+// space behind its colon and so is one word to YAML, but the parser makes a
+// mapping of it.
+func colonText(n ast.Node) (string, bool) {
+	m, ok := n.(*ast.MappingNode)
+	if !ok || m.IsFlowStyle || len(m.Values) != 1 {
+		return "", false
+	}
+	kv := m.Values[0]
+	key, okKey := scalarText(kv.Key)
+	text, okText := scalarText(kv.Value)
+	if !okKey || !okText || kv.Start == nil || kv.Value.GetToken().Position.Column != kv.Start.Position.Column+1 {
+		return "", false
+	}
+	return key + ":" + text, true
 }
 
 // setText sets a leaf from text: what a YAML scalar, an environment variable and
