@@ -31,10 +31,12 @@ func TestMain(m *testing.M) {
 
 // whole is a source transaction as a reader of the log sees it.
 type whole struct {
-	gtid  string
-	ddl   []string
-	rows  []change.Row
-	parts int
+	gtid    string
+	ddl     []string
+	classes []string
+	full    []*change.DDL
+	rows    []change.Row
+	parts   int
 }
 
 // readLog decodes a log the way a consumer does: parts are put together, and a
@@ -67,6 +69,8 @@ func readLog(t testing.TB, flavor string, entries []log.Entry) []whole {
 			}
 			if tx.DDL != nil {
 				open.ddl = append(open.ddl, tx.DDL.Text)
+				open.classes = append(open.classes, tx.DDL.Class)
+				open.full = append(open.full, tx.DDL)
 			}
 			for i := range tx.Rows {
 				if want := int64(len(open.rows)); tx.Rows[i].Position != want {

@@ -143,7 +143,7 @@ func (c *catalogue) scan(ctx context.Context, now gtid.Set) error {
 	defer stop()
 	r := newEventReader(c.state.Flavor, d.crc)
 	defer r.close()
-	s := &scanner{catalogue: c, reader: r, seen: c.scanned.Clone()}
+	s := &scanner{catalogue: c, reader: r, seen: c.scanned.Clone(), ctx: ctx}
 	for !s.seen.Contains(now) {
 		raw, err := d.next()
 		if errors.Is(err, errEnd) { // only ever between transactions
@@ -168,6 +168,7 @@ func (c *catalogue) scan(ctx context.Context, now gtid.Set) error {
 // scanner reads for the statements in a binlog and nothing else.
 type scanner struct {
 	*catalogue
+	ctx    context.Context // of the one scan that it is for
 	reader *eventReader
 	seen   gtid.Set
 	id     string // of the open transaction; it counts as seen once the next begins
@@ -207,7 +208,7 @@ func (s *scanner) event(e *event) error {
 	if session, err := parseContext(q.StatusVars); err == nil {
 		d := &change.DDL{Text: text, DefaultSchema: string(q.Schema)}
 		session.fill(d)
-		if v, changed, all, err := s.judge.decide(d); err == nil {
+		if v, changed, all, err := s.judge.decide(s.ctx, d); err == nil {
 			if v != verdictShip || !all && len(changed) == 0 {
 				return nil
 			}

@@ -1,6 +1,8 @@
 package binlog
 
 import (
+	"context"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -36,19 +38,25 @@ type judge struct {
 	version    int // as executable comments count it
 	collations schema.Collations
 	internal   map[string]bool
-	lower      bool // lower_case_table_names=1: names are in lower case but for statements
+	// convert asks the server to turn text of a character set into UTF-8: only
+	// the server knows exactly how.
+	convert func(ctx context.Context, charset, text string) (string, error)
+	lower   bool // lower_case_table_names=1: names are in lower case but for statements
 }
 
 // decide fills in d's class and tables. changed are tables whose definition may
 // be another one afterwards; all says that these are not known.
-func (j *judge) decide(d *change.DDL) (v verdict, changed []schema.Name, all bool, err error) {
+func (j *judge) decide(ctx context.Context, d *change.DDL) (v verdict, changed []schema.Name, all bool, err error) {
 	dialect := ddl.Dialect{Flavor: j.flavor, Version: j.version, SQLMode: d.SQLMode}
-	if c, ok := j.collations[int(d.CharsetClient)]; ok {
-		dialect.Charset = c.Charset
-	} else if d.CharsetClient != 0 && !ascii(d.Text) {
+	text := d.Text
+	if c, ok := j.collations[int(d.CharsetClient)]; ok && !schema.IsUTF8(c.Charset) && !ascii(text) {
+		if text, err = j.convert(ctx, c.Charset, text); err != nil {
+			return 0, nil, false, err
+		}
+	} else if !ok && d.CharsetClient != 0 && !ascii(text) {
 		return 0, nil, false, fmt.Errorf("%w: its character set (collation %d) is not known", ddl.ErrUnclassified, d.CharsetClient)
 	}
-	st, err := ddl.Classify(d.Text, d.DefaultSchema, dialect)
+	st, err := ddl.Classify(text, d.DefaultSchema, dialect)
 	if err != nil {
 		return 0, nil, false, err
 	}
@@ -120,6 +128,24 @@ func (j *judge) spell(names []schema.Name) []schema.Name {
 		names[i].Schema, names[i].Table = strings.ToLower(names[i].Schema), strings.ToLower(names[i].Table)
 	}
 	return names
+}
+
+// convertText is judge.convert by way of the stream's server.
+func (s *Stream) convertText(ctx context.Context, charset, text string) (string, error) {
+	var out string
+	q := "SELECT CONVERT(_" + charset + " 0x" + hex.EncodeToString([]byte(text)) + " USING utf8mb4)"
+	if err := s.db.QueryRowContext(ctx, q).Scan(&out); err != nil {
+		if server.ErrorNumber(err) != 0 {
+			err = fmt.Errorf("%w: its character set is %s: %w", ddl.ErrUnclassified, charset, err)
+		}
+		return "", err
+	}
+	// What can't be converted comes out as '?', which is never a part of a
+	// character in the sets a client may use.
+	if strings.Count(out, "?") != strings.Count(text, "?") {
+		return "", fmt.Errorf("%w: it is not valid in its character set %s", ddl.ErrUnclassified, charset)
+	}
+	return out, nil
 }
 
 func ascii(s string) bool {

@@ -2,6 +2,7 @@ package binlog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/twinspan/twinspan/change"
 	"github.com/twinspan/twinspan/internal/server"
+	"github.com/twinspan/twinspan/schema/ddl"
 )
 
 const remedyUnclassified = "apply the statement's effect to the target by hand if it has any there, then skip this GTID"
@@ -97,8 +99,10 @@ func (a *assembler) statement(ctx context.Context, e *event, q *replication.Quer
 		// the table has its old definition, and so have its rows.
 		return nil
 	}
-	v, changed, all, err := a.judge.decide(d)
-	if err != nil {
+	v, changed, all, err := a.judge.decide(ctx, d)
+	if err != nil && !errors.Is(err, ddl.ErrUnclassified) {
+		return err
+	} else if err != nil {
 		return haltf(HaltUnclassified, remedyUnclassified, "%s, %s", head(text), a.where(e)).because(err)
 	}
 	switch v {

@@ -281,6 +281,7 @@ func (s *Stream) assembler(st State, r *eventReader, done *gtid.Set, collations 
 		tables: &tables{collations: collations, internal: internal},
 		judge: &judge{
 			flavor: st.Flavor, version: st.Major*10000 + st.Minor*100 + st.Patch, collations: collations, internal: internal, lower: st.LowerNames,
+			convert: s.convertText,
 		},
 		own:    s.errantCheck(st),
 		source: st.Source(),
