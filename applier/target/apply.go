@@ -201,7 +201,7 @@ func (r *run) keyPart(k keyPart, v change.Value) error {
 	w := &r.p.writers[k.column]
 	if k.prefix == 0 {
 		r.sql = append(append(r.sql, r.p.quoted[k.column]...), '=')
-		r.sql, err = w.append(r.sql, v)
+		r.sql, err = w.appendKey(r.sql, v)
 		return err
 	}
 	r.sql = fmt.Appendf(r.sql, "LEFT(%s,%d)=LEFT(", r.p.quoted[k.column], k.prefix)
@@ -299,7 +299,7 @@ func (r *run) deleteMany(at []int) (done, affected int, err error) {
 					r.sql = append(r.sql, ',')
 				}
 				c := p.identity[0].column
-				r.sql, err = p.writers[c].append(r.sql, before[c])
+				r.sql, err = p.writers[c].appendKey(r.sql, before[c])
 			default:
 				if n > 0 {
 					r.sql = append(r.sql, " OR "...)

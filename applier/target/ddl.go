@@ -177,18 +177,18 @@ func (j *ddlJob) run(ctx context.Context) (Decision, error) {
 	// This connection holds the lock until it is closed, and the server goes on
 	// with a statement whose client is gone: who has the lock knows that no
 	// earlier attempt is still running.
-	if j.conn, err = j.r.o.DB.Conn(ctx); err != nil {
+	if j.conn, err = OpenSession(ctx, j.r.o.DB); err != nil {
 		return "", err
 	}
 	defer Discard(j.conn)
 	if err := j.lock(ctx); err != nil {
 		return "", err
 	}
-	state, before, err := j.recorded(ctx)
+	rec, err := j.recorded(ctx)
 	switch {
 	case err != nil:
 		return "", err
-	case state != "" && state != "intended":
+	case rec.state != "" && rec.state != "intended":
 		return AlreadyDone, nil
 	case what == Parked:
 		return Parked, j.park(ctx)
@@ -198,8 +198,8 @@ func (j *ddlJob) run(ctx context.Context) (Decision, error) {
 	if err != nil {
 		return "", err
 	}
-	if state == "intended" {
-		if done, err := j.tookEffect(before, now); err != nil || done {
+	if rec.state == "intended" {
+		if done, err := j.tookEffect(rec, now); err != nil || done {
 			if err != nil {
 				return "", err
 			}
@@ -217,8 +217,7 @@ func (j *ddlJob) run(ctx context.Context) (Decision, error) {
 	if err := j.reached("executed"); err != nil {
 		return "", err
 	}
-	// The session has the statement's own settings by now.
-	after, err := look(ctx, j.r.o.DB, j.r.info, objects)
+	after, err := j.lookAfresh(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -235,9 +234,12 @@ const (
 
 // tookEffect tells, for a statement whose intent is recorded, whether it ran to
 // its end before the crash.
-func (j *ddlJob) tookEffect(before string, now found) (bool, error) {
+func (j *ddlJob) tookEffect(rec record, now found) (bool, error) {
 	switch {
-	case now.digest != before:
+	case rec.server != j.r.info.Version:
+		// Another version may describe the same table in other words.
+		return false, j.fault(fmt.Sprintf("the target was %s when it began and is %s now, so its state can't be compared", rec.server, j.r.info.Version), remedyRecord, nil)
+	case now.digest != rec.before:
 		// Something changed. DROP may have stopped half way; then it is
 		// finished by running it again.
 		return j.complete(now), nil
@@ -298,7 +300,7 @@ func (j *ddlJob) execute(ctx context.Context) error {
 		return nil
 	case j.st.Class == ddl.DropTable && slices.Contains([]uint16{1051, 4092, 4121}, server.ErrorNumber(err)):
 		// MariaDB drops what is there and complains about the rest.
-		f, lerr := look(ctx, j.r.o.DB, j.r.info, objectsOf(&j.st))
+		f, lerr := j.lookAfresh(ctx)
 		if lerr != nil {
 			return lerr
 		}
@@ -315,8 +317,24 @@ func (j *ddlJob) execute(ctx context.Context) error {
 	return j.fault("the target refuses it", remedy, err)
 }
 
-// lock waits for the stream's DDL lock.
+// lookAfresh looks with a session as at first: the job's own has the statement's
+// settings by now.
+func (j *ddlJob) lookAfresh(ctx context.Context) (found, error) {
+	conn, err := OpenSession(ctx, j.r.o.DB)
+	if err != nil {
+		return found{}, err
+	}
+	defer Discard(conn)
+	return look(ctx, conn, j.r.info, objectsOf(&j.st))
+}
+
+// lock waits for the stream's DDL lock. A client that vanished without a word
+// loses it once its connection was idle for a while; a running statement is not
+// idle.
 func (j *ddlJob) lock(ctx context.Context) error {
+	if _, err := j.conn.ExecContext(ctx, "SET SESSION wait_timeout = 60"); err != nil {
+		return err
+	}
 	sum := sha256.Sum256([]byte(j.r.o.Stream))
 	name := "twinspan.ddl." + hex.EncodeToString(sum[:16])
 	for {
@@ -331,19 +349,22 @@ func (j *ddlJob) lock(ctx context.Context) error {
 	}
 }
 
-func (j *ddlJob) recorded(ctx context.Context) (state, before string, err error) {
-	err = j.conn.QueryRowContext(ctx, "SELECT state, before_digest FROM twinspan.ddl_state WHERE stream = ? AND entry_offset = ? AND entry_index = ?",
-		j.r.o.Stream, int64(j.place.Offset), j.place.Index).Scan(&state, &before)
+// record is what ddl_state says of a statement.
+type record struct{ state, before, server string }
+
+func (j *ddlJob) recorded(ctx context.Context) (r record, err error) {
+	err = j.conn.QueryRowContext(ctx, "SELECT state, before_digest, server_version FROM twinspan.ddl_state WHERE stream = ? AND entry_offset = ? AND entry_index = ?",
+		j.r.o.Stream, int64(j.place.Offset), j.place.Index).Scan(&r.state, &r.before, &r.server)
 	if errors.Is(err, sql.ErrNoRows) {
-		return "", "", nil
+		return record{}, nil
 	}
-	return state, before, err
+	return r, err
 }
 
 func (j *ddlJob) recordIntent(ctx context.Context, before string) error {
 	_, err := j.r.o.DB.ExecContext(ctx, "INSERT INTO twinspan.ddl_state (stream, entry_offset, entry_index, state, class, default_schema, statement,"+
-		" before_digest, after_digest, intended_at) VALUES (?, ?, ?, 'intended', ?, ?, ?, ?, '', ?)",
-		j.r.o.Stream, int64(j.place.Offset), j.place.Index, string(j.st.Class), j.d.DefaultSchema, []byte(j.d.Text), before, now())
+		" server_version, before_digest, after_digest, intended_at) VALUES (?, ?, ?, 'intended', ?, ?, ?, ?, ?, '', ?)",
+		j.r.o.Stream, int64(j.place.Offset), j.place.Index, string(j.st.Class), j.d.DefaultSchema, []byte(j.d.Text), j.r.info.Version, before, now())
 	if err != nil {
 		return fmt.Errorf("record intent: %w", err)
 	}

@@ -31,6 +31,10 @@ func (r *DDLRunner) policy(j *ddlJob) (Decision, error) {
 		return Skipped, nil
 	case ddl.DML:
 		return "", j.fault("it changes rows as a statement, which row images do not cover", "set binlog_format=ROW for every session of the source, and take a new copy of the tables it names", nil)
+	case ddl.CreateTableSelect:
+		if !j.st.StartTransaction {
+			return "", j.fault("it takes rows from a query, which row images do not cover", "set binlog_format=ROW for every session of the source, and take a new copy of the table", nil)
+		}
 	case ddl.ImportTablespace:
 		return "", j.fault("it takes a table's data from files that only the source has", "copy the table to the target, then record the place as done in twinspan.ddl_state", nil)
 	case ddl.Trigger, ddl.Event:
@@ -115,8 +119,8 @@ func (j *ddlJob) park(ctx context.Context) error {
 		}
 	}
 	if _, err := tx.ExecContext(ctx, "INSERT INTO twinspan.ddl_state (stream, entry_offset, entry_index, state, class, default_schema, statement,"+
-		" before_digest, after_digest, intended_at, done_at) VALUES (?, ?, ?, 'parked', ?, ?, ?, '', '', ?, ?)",
-		j.r.o.Stream, int64(j.place.Offset), j.place.Index, kind, j.d.DefaultSchema, []byte(j.d.Text), now(), now()); err != nil {
+		" server_version, before_digest, after_digest, intended_at, done_at) VALUES (?, ?, ?, 'parked', ?, ?, ?, ?, '', '', ?, ?)",
+		j.r.o.Stream, int64(j.place.Offset), j.place.Index, kind, j.d.DefaultSchema, []byte(j.d.Text), j.r.info.Version, now(), now()); err != nil {
 		return err
 	}
 	return tx.Commit()

@@ -219,6 +219,18 @@ func (w *writer) appendMembers(dst []byte, v change.Value) ([]byte, error) {
 	return strconv.AppendUint(dst, bits, 10), nil
 }
 
+// appendKey renders a value to compare a column with. A SET compares as a signed
+// number, whose first bit its 64th label takes.
+func (w *writer) appendKey(dst []byte, v change.Value) ([]byte, error) {
+	start := len(dst)
+	dst, err := w.append(dst, v)
+	if w.form != formSet || err != nil || v.IsNull() {
+		return dst, err
+	}
+	bits, err := strconv.ParseUint(string(dst[start:]), 10, 64)
+	return strconv.AppendInt(dst[:start], int64(bits), 10), err
+}
+
 // isErrorValue: an ENUM's ordinal 0, which strict mode refuses.
 func isErrorValue(v change.Value) bool { return v.Kind() == change.Ordinal && v.Integer() == 0 }
 

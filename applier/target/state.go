@@ -24,6 +24,7 @@ var stateTables = []string{
 		class VARCHAR(32) NOT NULL,
 		default_schema VARCHAR(64) NOT NULL,
 		statement LONGBLOB NOT NULL COMMENT 'original text, in the charset of its session',
+		server_version VARCHAR(128) NOT NULL COMMENT 'of the target at that time: digests of two versions can not be compared',
 		before_digest CHAR(64) NOT NULL COMMENT 'SHA-256 of the named objects before it ran',
 		after_digest CHAR(64) NOT NULL COMMENT 'and afterwards; empty until done',
 		intended_at DATETIME(6) NOT NULL,

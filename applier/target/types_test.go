@@ -184,3 +184,70 @@ func (b *bench) roundTrip(table string, cases []typeCase) string {
 	}
 	return ""
 }
+
+// TestTypesAsKeys finds rows by a primary key of each type that can be one.
+func TestTypesAsKeys(t *testing.T) {
+	onEach(t, func(t *testing.T, b *bench) {
+		for n, c := range typeCases {
+			word := strings.ToUpper(strings.FieldsFunc(c.column, func(r rune) bool { return r == ' ' || r == '(' })[0])
+			if c.flavor != "" && c.flavor != b.info.Flavor || !b.info.AtLeast(c.from[0], c.from[1]) || strings.HasPrefix(c.name, "negative") ||
+				strings.Contains("TEXT LONGTEXT BLOB LONGBLOB JSON GEOMETRY POINT VECTOR", word) {
+				continue
+			}
+			table := fmt.Sprintf("k%d", n)
+			column := strings.NewReplacer(" NULL DEFAULT NULL", "", " NULL", "").Replace(c.column)
+			tables := []string{table}
+			b.exec(fmt.Sprintf("CREATE TABLE %s (v %s NOT NULL, n INT, PRIMARY KEY (v))", table, column))
+			if n%4 == 0 { // also in order, and as a part of a key
+				tables = append(tables, table+"u")
+				b.exec(fmt.Sprintf("CREATE TABLE %su (id INT NOT NULL, v %s NOT NULL, n INT, PRIMARY KEY (id, v), UNIQUE (v))", table, column))
+			}
+			for _, v := range c.values {
+				if v != "NULL" {
+					b.exec(fmt.Sprintf("INSERT INTO %s VALUES (%s, 0) ON DUPLICATE KEY UPDATE n = 0", table, v))
+				}
+			}
+			if len(tables) > 1 {
+				b.exec("INSERT INTO " + table + "u SELECT 0, v, n FROM " + table)
+			}
+			for _, name := range tables {
+				p := b.plan(name, name)
+				images := b.images(p, "FROM "+name)
+				rows := len(images)
+				last := len(p.source.Columns) - 1
+				for step := range 3 {
+					var changes []change.Row
+					for _, i := range images {
+						after := append([]change.Value(nil), i...)
+						after[last] = change.IntegerOf(int64(step + 1))
+						before := append([]change.Value(nil), i...)
+						before[last] = change.IntegerOf(int64(step))
+						if step < 2 {
+							changes = append(changes, p.update(before, after))
+						} else {
+							changes = append(changes, p.remove(before...))
+						}
+					}
+					var out Outcome
+					if step == 0 { // each by itself
+						for _, ch := range changes {
+							out.Add(b.mustApply(p, ch))
+						}
+					} else {
+						out = b.mustApply(p, changes...)
+					}
+					if out.Doubt() {
+						t.Errorf("%s: step %d: %+v", c.name, step, out)
+					}
+					want := []string{fmt.Sprintf("%d|%d", rows, step+1)}
+					if step == 2 {
+						want = []string{"0|NULL"}
+					}
+					if got := b.rows("SELECT COUNT(*), MIN(n) FROM " + name); got[0] != want[0] {
+						t.Errorf("%s: step %d: %v, not %v", c.name, step, got, want)
+					}
+				}
+			}
+		}
+	})
+}
