@@ -44,8 +44,7 @@ func (p *Pipeline) Halted(r Role) (*Halt, error) {
 	var doc struct {
 		Roles []struct {
 			Role  string `json:"role"`
-			State string `json:"state"`
-			Halt  *Halt  `json:"halt"`
+			Halts []Halt `json:"halts"`
 		} `json:"roles"`
 	}
 	err = errors.Join(json.NewDecoder(res.Body).Decode(&doc), res.Body.Close())
@@ -53,8 +52,8 @@ func (p *Pipeline) Halted(r Role) (*Halt, error) {
 		return nil, fmt.Errorf("status of %s: %w", r, err)
 	}
 	for _, s := range doc.Roles {
-		if s.Role == string(r) && s.Halt != nil {
-			return s.Halt, nil
+		if s.Role == string(r) && len(s.Halts) > 0 {
+			return &s.Halts[0], nil
 		}
 	}
 	return nil, nil
