@@ -108,7 +108,9 @@ type Applier struct {
 	ends  []end      // transaction ends above the floor, in order
 	open  time.Time  // commit time of the transaction that is being fed; zero: none
 	state status
-	group *laneGroup
+	// stored is the progress the target holds.
+	stored progress
+	group  *laneGroup
 	// closing: Run is on its way out.
 	closing bool
 
@@ -152,11 +154,15 @@ func newApplier(cfg Config, b backend, logger zerolog.Logger) *Applier {
 // (nil), or with ErrFenced when another applier took over. It is called once.
 // While the target is away or something is wrong there, it tries for ever; see
 // Status.
-func (a *Applier) Run(ctx context.Context) (err error) {
+func (a *Applier) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer close(a.ended)
-	defer func() { err = errors.Join(err, a.backend.close()) }()
+	defer func() {
+		if err := a.backend.close(); err != nil { // nothing is lost with a connection
+			a.log.Debug().Err(err).Msg("close the target's connections")
+		}
+	}()
 
 	stop := context.AfterFunc(ctx, a.wakeAll)
 	defer stop()
@@ -241,6 +247,7 @@ func (a *Applier) takeOver(ctx context.Context, fail context.CancelCauseFunc) er
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.stored = c.progress
 	a.setLanes(c.lanes, a.floor)
 	a.startLanes(ctx, fail, c.lanes)
 	a.log.Info().Uint64("epoch", c.epoch).Int("lanes", len(c.lanes)).
@@ -288,9 +295,9 @@ func (a *Applier) await(ctx context.Context) error {
 // the target, with the GTID set applied there. It is behind Resume's place
 // never, and moves on about every ProgressInterval.
 func (a *Applier) Durable() (change.Place, string) {
-	a.save.Lock()
-	defer a.save.Unlock()
-	return a.trk.stored.place, a.trk.stored.gtidSet
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.stored.place, a.stored.gtidSet
 }
 
 // wakeAll makes every waiter look again: the context ended.

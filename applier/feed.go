@@ -206,7 +206,7 @@ func (a *Applier) ddl(ctx context.Context, p change.Place, t *change.Transaction
 	if err := a.drained(ctx); err != nil {
 		return err
 	}
-	err := a.untilDone(ctx, p, "replay DDL", func(ctx context.Context) error {
+	err := a.untilDoneWithin(ctx, forever, p, "replay DDL", func(ctx context.Context) error {
 		return at(p, a.backend.ddl(ctx, a.epoch, p, t.DDL, server.Flavor(flavorOf(t.GTID))))
 	})
 	if err != nil {
@@ -254,7 +254,7 @@ func (a *Applier) relane(ctx context.Context) error {
 	group := a.group
 	a.mu.Unlock()
 	group.stop()
-	floor, _ := a.Durable()
+	floor, _ := a.Durable() // just stored
 	err := a.untilDone(ctx, floor, "change the number of lanes", func(ctx context.Context) error {
 		return a.backend.relane(ctx, a.epoch, a.cfg.Lanes, floor)
 	})
@@ -274,11 +274,24 @@ func (a *Applier) relane(ctx context.Context) error {
 	return nil
 }
 
-// untilDone tries until it works. What is in the way shows in the status.
+// untilDone tries until it works. What is in the way shows in the status. A try
+// may take forever only where that is said.
 func (a *Applier) untilDone(ctx context.Context, p change.Place, what string, f func(context.Context) error) error {
+	return a.untilDoneWithin(ctx, patience, p, what, f)
+}
+
+// forever is for statements that take as long as they take.
+func forever(int) time.Duration { return 1 << 62 }
+
+func (a *Applier) untilDoneWithin(ctx context.Context, within func(int) time.Duration, p change.Place, what string, f func(context.Context) error) error {
 	var b backoff
-	for {
-		err := f(ctx)
+	for tries := 0; ; tries++ {
+		hurry, cancel := context.WithTimeoutCause(ctx, within(tries), errSlow)
+		err := f(hurry)
+		if err != nil && context.Cause(hurry) == errSlow {
+			err = fmt.Errorf("%w: %w", errSlow, err)
+		}
+		cancel()
 		if err == nil {
 			a.note(dispatcherSlot, nil, p, what)
 			return nil

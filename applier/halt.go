@@ -2,6 +2,7 @@ package applier
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"time"
@@ -98,6 +99,11 @@ func assess(err error) trouble {
 	switch server.ErrorNumber(err) {
 	case 1044, 1045, 1142, 1143, 1227, 1370, 1410, 1419, 1698, 3879:
 		return trouble{CodePrivilege, "grant the applier's account what it needs: twinspan doctor --fix-sql"}
+	}
+	if errors.Is(err, target.ErrDDL) {
+		return trouble{CodeDDL, "make the target as the statement expects it, or carry it out by hand and record it as done"}
+	}
+	switch server.ErrorNumber(err) {
 	case 1146, 1049:
 		return trouble{CodeTableMissing, "create the table on the target as it is at the source, with its rows as of this place"}
 	case 1054, 1136, 1166:
@@ -105,19 +111,22 @@ func assess(err error) trouble {
 	case 1216, 1217, 1451, 1452:
 		return trouble{CodeForeignKey, "put the missing parent row on the target, or remove the child row that is in the way"}
 	}
-	if target.Retryable(err) {
-		return trouble{}
-	}
 	switch {
+	case target.Retryable(err), errors.Is(err, errWaiting), errors.Is(err, errSlow), errors.Is(err, sql.ErrConnDone), errors.Is(err, context.Canceled):
+		return trouble{}
 	case errors.Is(err, target.ErrData):
 		return trouble{CodeData, "make the target's column hold the value the source has"}
-	case errors.Is(err, target.ErrDDL):
-		return trouble{CodeDDL, "make the target as the statement expects it, or carry it out by hand and record it as done"}
-	case server.ErrorNumber(err) == 0:
-		return trouble{} // a connection's own troubles
 	}
-	return trouble{CodeException, "look at the server's error"}
+	return trouble{CodeException, "look at the error; it is tried again"}
 }
+
+// errSlow: a try took longer than it was given; the next one is given more.
+var errSlow = errors.New("the target did not answer in time")
+
+// patience is how long one try may take: a server that went away without a
+// word must not be waited for until the kernel gives up. It doubles from try to
+// try, so that what is only slow gets through.
+func patience(tries int) time.Duration { return 2 * time.Minute << min(tries, 5) }
 
 // Pauses between tries: short at first, for a deadlock or a server that is
 // restarting, then at a pace that an operator's fix is soon noticed.

@@ -156,8 +156,13 @@ func (w *laneWriter) write(ctx context.Context, batch []causality.Item[work]) er
 	to := batch[len(batch)-1].Place
 	runs := makeRuns(batch)
 	var b backoff
-	for {
-		err := w.try(ctx, to, runs)
+	for tries := 0; ; tries++ {
+		hurry, cancel := context.WithTimeoutCause(ctx, patience(tries), errSlow)
+		err := w.try(hurry, to, runs)
+		if err != nil && context.Cause(hurry) == errSlow {
+			err = fmt.Errorf("%w: %w", errSlow, err)
+		}
+		cancel()
 		if err == nil {
 			w.stored = to
 			w.a.note(w.index, nil, to, "apply")

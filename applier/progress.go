@@ -82,7 +82,9 @@ func (a *Applier) saveRegularly(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		err := a.saveProgress(ctx)
+		hurry, cancel := context.WithTimeoutCause(ctx, patience(0), errSlow)
+		err := a.saveProgress(hurry)
+		cancel()
 		switch {
 		case isFenced(err):
 			return err
@@ -133,5 +135,8 @@ func (a *Applier) saveProgress(ctx context.Context) error {
 		return err
 	}
 	t.stored, t.saved = p, time.Now()
+	a.mu.Lock()
+	a.stored = p
+	a.mu.Unlock()
 	return nil
 }

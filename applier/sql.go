@@ -39,13 +39,15 @@ type sqlBackend struct {
 }
 
 func newSQLBackend(cfg Config, logger zerolog.Logger) (*sqlBackend, error) {
-	db, err := target.Open(cfg.Target)
+	// As target.Open does, and without trust in the server's own defaults.
+	db, err := server.Open(cfg.Target, server.Options{FoundRows: true, Session: map[string]string{"autocommit": "1", "time_zone": "'+00:00'"}})
 	if err != nil {
 		return nil, err
 	}
 	db.SetMaxIdleConns(2)
 	b := &sqlBackend{cfg: cfg, log: logger, db: db, runners: map[server.Flavor]*target.DDLRunner{}}
-	b.ddlDB, err = server.Open(cfg.Target, server.Options{Session: map[string]string{"wait_timeout": strconv.Itoa(b.leaseSeconds())}})
+	b.ddlDB, err = server.Open(cfg.Target, server.Options{
+		Session: map[string]string{"autocommit": "1", "wait_timeout": strconv.Itoa(b.leaseSeconds())}})
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}

@@ -89,14 +89,14 @@ func (b *sqlBackend) hold(ctx context.Context, epoch uint64) error {
 }
 
 func (b *sqlBackend) ping(ctx context.Context, epoch uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, b.cfg.Lease/2+time.Second)
+	defer cancel()
 	if err := b.own(ctx); err != nil && !errors.Is(err, errWaiting) {
 		return err
 	}
 	b.ownMu.Lock()
 	conn := b.owner
 	b.ownMu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, b.cfg.Lease/2+time.Second)
-	defer cancel()
 	var now uint64
 	var owner string
 	const q = `SELECT epoch, owner FROM twinspan.stream WHERE stream = ?`

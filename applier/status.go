@@ -83,16 +83,14 @@ func (a *Applier) Status() Status {
 		s.Owner = true
 	default:
 	}
-	if s.Owner {
-		a.save.Lock()
-		s.Epoch, s.Floor, s.GTIDSet = a.epoch, a.trk.stored.place, a.trk.stored.gtidSet
-		if n := a.trk.newest; !n.IsZero() {
-			s.Newest = &n
-		}
-		a.save.Unlock()
-	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if s.Owner {
+		s.Epoch, s.Floor, s.GTIDSet = a.epoch, a.stored.place, a.stored.gtidSet
+		if n := a.stored.newest; !n.IsZero() {
+			s.Newest = &n
+		}
+	}
 	if a.sched != nil {
 		for i, l := range a.lanes {
 			lane := Lane{Place: a.sched.Place(i), Pending: a.sched.Pending(i), WaitsFor: l.blockedBy, Batches: l.batches}

@@ -206,7 +206,7 @@ func (g *Generator) History(n int) []Step {
 		p.Index++
 	}
 	for len(steps) < n {
-		if g.DDL && g.IntN(60) == 0 {
+		if g.DDL && g.IntN(150) == 0 {
 			table := g.IntN(len(g.DB.Tables))
 			steps = append(steps, Step{Place: p, Table: table, DDL: g.addColumn(table)})
 			p.Index++
