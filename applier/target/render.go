@@ -184,9 +184,15 @@ func (w *writer) appendFloat(dst []byte, v change.Value, f float64, bits int) ([
 		return append(dst, "-0e0"...), nil
 	}
 	if w.decimals >= 0 {
-		// The target's FLOAT(M,D) rounds silently.
-		r, err := strconv.ParseFloat(strconv.FormatFloat(f, 'f', w.decimals, 64), bits)
-		if err != nil || r != f {
+		// The target's FLOAT(M,D) rounds silently, in binary and by this very
+		// formula (Field_real::truncate): what it leaves alone is not always
+		// what decimal rounding leaves alone.
+		scale := math.Pow10(w.decimals)
+		r := math.Floor(f) + math.RoundToEven((f-math.Floor(f))*scale)/scale
+		if bits == 32 {
+			r = float64(float32(r))
+		}
+		if r != f {
 			return dst, w.fault(v, fmt.Sprintf("has more than the target's %d digits after the point", w.decimals))
 		}
 	}
