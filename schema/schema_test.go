@@ -241,10 +241,13 @@ func TestTableVersionsComeBack(t *testing.T) {
 }
 
 func FuzzDecodeTableVersion(f *testing.F) {
-	v, err := schema.NewTableVersion(orders(), "0-1-7")
+	tab := orders()
+	tab.Columns, tab.PrimaryKey = tab.Columns[2:4], tab.PrimaryKey[:1]
+	v, err := schema.NewTableVersion(tab, "0-1-7")
 	if err != nil {
 		f.Fatal(err)
 	}
+	v.AvroSchema = "{}" // what is longer the fuzzer spends its time on minimising
 	b, err := v.Encode()
 	if err != nil {
 		f.Fatal(err)
