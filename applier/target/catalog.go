@@ -45,7 +45,7 @@ func (c *Catalog) Table(ctx context.Context, q server.Querier, name schema.Name)
 	}
 	// Read outside the lock: two lanes may read the same table, and get the
 	// same.
-	t, err := c.load(ctx, q, name)
+	t, err := c.loadShowing(ctx, q, name)
 	if err != nil {
 		return nil, fmt.Errorf("catalogue of %s: %w", name, err)
 	}
@@ -81,6 +81,28 @@ func (c *Catalog) ForgetAll() {
 	clear(c.tables)
 }
 
+// loadShowing loads on one connection, which lists generated invisible primary
+// keys: row images have them.
+func (c *Catalog) loadShowing(ctx context.Context, q server.Querier, name schema.Name) (*Table, error) {
+	db, pool := q.(*sql.DB)
+	if !pool {
+		return c.load(ctx, q, name)
+	}
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if c.info.Flavor == server.MySQL {
+		// It stays so for the connection: no one else's statements differ by it.
+		if err := prepareSession(ctx, conn, []setting{{name: "show_gipk_in_create_table_and_information_schema", value: "1", want: "1"}}); err != nil {
+			Discard(conn)
+			return nil, err
+		}
+	}
+	t, err := c.load(ctx, conn, name)
+	return t, errors.Join(err, conn.Close())
+}
+
 func (c *Catalog) load(ctx context.Context, q server.Querier, name schema.Name) (*Table, error) {
 	t := &Table{Identity: -1}
 	var kind string
@@ -108,9 +130,19 @@ func (c *Catalog) load(ctx context.Context, q server.Querier, name schema.Name) 
 	t.Table = *described
 	t.server = c.info
 	for _, read := range []func(context.Context, server.Querier, *Table) error{
-		readColumns, c.readKeys, readForeignKeys, readChildren, readTriggers,
+		readColumns, c.readKeys, readTriggers,
 	} {
 		if err := read(ctx, q, t); err != nil {
+			return nil, err
+		}
+	}
+	graph, err := c.graph(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	t.Children = graph.children[graph.key(t.Name)]
+	if graph.isChild[graph.key(t.Name)] {
+		if err := readForeignKeys(ctx, q, t); err != nil {
 			return nil, err
 		}
 	}
@@ -308,23 +340,6 @@ func readForeignKeys(ctx context.Context, q server.Querier, t *Table) error {
 		}
 		last.Columns = append(last.Columns, i)
 		last.ParentColumns = append(last.ParentColumns, parentCol)
-	}
-	return rows.Err()
-}
-
-func readChildren(ctx context.Context, q server.Querier, t *Table) error {
-	rows, err := q.QueryContext(ctx, "SELECT DISTINCT TABLE_SCHEMA, TABLE_NAME FROM information_schema.KEY_COLUMN_USAGE"+
-		" WHERE REFERENCED_TABLE_SCHEMA = ? AND REFERENCED_TABLE_NAME = ? ORDER BY 1, 2", t.Name.Schema, t.Name.Table)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var n schema.Name
-		if err := rows.Scan(&n.Schema, &n.Table); err != nil {
-			return err
-		}
-		t.Children = append(t.Children, n)
 	}
 	return rows.Err()
 }

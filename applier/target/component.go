@@ -3,6 +3,7 @@ package target
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/twinspan/twinspan/internal/server"
@@ -13,6 +14,8 @@ import (
 type components struct {
 	fold           bool
 	representative map[schema.Name]schema.Name
+	children       map[schema.Name][]schema.Name // by parent, sorted
+	isChild        map[schema.Name]bool
 }
 
 func (c *components) key(n schema.Name) schema.Name {
@@ -30,17 +33,9 @@ func (c *components) key(n schema.Name) schema.Name {
 // An account sees only the constraints of tables it has a privilege on: the
 // applier's must reach every table of the schemas it applies.
 func (c *Catalog) Component(ctx context.Context, q server.Querier, name schema.Name) (schema.Name, bool, error) {
-	c.mu.Lock()
-	known := c.components
-	c.mu.Unlock()
-	if known == nil {
-		var err error
-		if known, err = readComponents(ctx, q); err != nil {
-			return schema.Name{}, false, fmt.Errorf("foreign keys of the target: %w", err)
-		}
-		c.mu.Lock()
-		c.components = known
-		c.mu.Unlock()
+	known, err := c.graph(ctx, q)
+	if err != nil {
+		return schema.Name{}, false, err
 	}
 	if rep, ok := known.representative[known.key(name)]; ok {
 		return rep, true, nil
@@ -48,8 +43,27 @@ func (c *Catalog) Component(ctx context.Context, q server.Querier, name schema.N
 	return name, false, nil
 }
 
+// graph reads all foreign keys at once, or remembers them: asking for those of
+// one parent costs MariaDB a look at every table.
+func (c *Catalog) graph(ctx context.Context, q server.Querier) (*components, error) {
+	c.mu.Lock()
+	known := c.components
+	c.mu.Unlock()
+	if known != nil {
+		return known, nil
+	}
+	known, err := readComponents(ctx, q)
+	if err != nil {
+		return nil, fmt.Errorf("foreign keys of the target: %w", err)
+	}
+	c.mu.Lock()
+	c.components = known
+	c.mu.Unlock()
+	return known, nil
+}
+
 func readComponents(ctx context.Context, q server.Querier) (*components, error) {
-	c := &components{representative: map[schema.Name]schema.Name{}}
+	c := &components{representative: map[schema.Name]schema.Name{}, children: map[schema.Name][]schema.Name{}, isChild: map[schema.Name]bool{}}
 	var lower int
 	if err := q.QueryRowContext(ctx, "SELECT @@lower_case_table_names").Scan(&lower); err != nil {
 		return nil, err
@@ -82,10 +96,12 @@ func readComponents(ctx context.Context, q server.Querier) (*components, error) 
 			return nil, err
 		}
 		a, b := root(c.key(child)), root(c.key(referenced))
-		if less(b, a) {
+		if b.Compare(a) < 0 {
 			a, b = b, a
 		}
 		parent[b] = a // the lesser name stays the root
+		c.isChild[c.key(child)] = true
+		c.children[c.key(referenced)] = append(c.children[c.key(referenced)], child)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
@@ -93,12 +109,8 @@ func readComponents(ctx context.Context, q server.Querier) (*components, error) 
 	for n := range parent {
 		c.representative[n] = root(n)
 	}
-	return c, nil
-}
-
-func less(a, b schema.Name) bool {
-	if a.Schema != b.Schema {
-		return a.Schema < b.Schema
+	for _, children := range c.children {
+		slices.SortFunc(children, schema.Name.Compare)
 	}
-	return a.Table < b.Table
+	return c, nil
 }
