@@ -91,6 +91,8 @@ type Applier struct {
 
 	// Of the feeding goroutine, after ready.
 	routes  map[*schema.Table]*route
+	current map[schema.Name]*route // by the target's name: what is in flight came by it
+	last    *route                 // the one of the row before
 	digests map[schema.Name]uint64
 	scratch []uint64
 	replay  change.Place // stored places reach up to here: lanes may stand apart below
@@ -144,7 +146,7 @@ func newApplier(cfg Config, b backend, logger zerolog.Logger) *Applier {
 	a := &Applier{
 		cfg: cfg, backend: b, log: logger.With().Str("stream", cfg.Stream).Logger(),
 		ready: make(chan struct{}), ended: make(chan struct{}),
-		routes: map[*schema.Table]*route{},
+		routes: map[*schema.Table]*route{}, current: map[schema.Name]*route{},
 	}
 	a.room = sync.NewCond(&a.mu)
 	return a

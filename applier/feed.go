@@ -63,8 +63,8 @@ func (a *Applier) apply(ctx context.Context, first change.Place, t *change.Trans
 		p.Index++
 	}
 	for rows := t.Rows; len(rows) > 0; {
-		n := min(len(rows), feedRows)
-		if err := a.dispatch(ctx, p, rows[:n]); err != nil {
+		n, err := a.dispatch(ctx, p, rows[:min(len(rows), feedRows)])
+		if err != nil {
 			return err
 		}
 		rows = rows[n:]
@@ -97,22 +97,32 @@ type routed struct {
 	work      work
 }
 
-func (a *Applier) dispatch(ctx context.Context, p change.Place, rows []change.Row) error {
+// dispatch hands the first rows to their lanes, at least one of them, and says
+// how many.
+func (a *Applier) dispatch(ctx context.Context, p change.Place, rows []change.Row) (int, error) {
 	var buf [feedRows]routed
 	a.scratch = a.scratch[:0]
 	for i := range rows {
 		r := &rows[i]
 		place := change.Place{Offset: p.Offset, Index: p.Index + int32(i)}
-		rt, err := a.routeOf(ctx, place, r.Table)
-		if err != nil {
-			return err
+		rt := a.routes[r.Table]
+		if rt == nil || rt != a.last {
+			// What may drain the lanes must find the rows so far in them.
+			if rt == nil && i > 0 || rt != nil && i > 0 && a.current[rt.routing.Name()] != rt {
+				rows = rows[:i]
+				break
+			}
+			var err error
+			if rt, err = a.enter(ctx, place, r.Table); err != nil {
+				return 0, err
+			}
 		}
 		from := len(a.scratch)
 		f, err := rt.routing.Footprint(a.scratch, r)
 		if err != nil {
 			// The log holds what no table can: trying again is for the
 			// operator's sake, who sees it in the status.
-			return a.untilDone(ctx, place, "dispatch", func(context.Context) error { return at(place, err) })
+			return 0, a.untilDone(ctx, place, "dispatch", func(context.Context) error { return at(place, err) })
 		}
 		if f.Touches != nil {
 			a.scratch, f.Touches = f.Touches, f.Touches[from:]
@@ -123,7 +133,7 @@ func (a *Applier) dispatch(ctx context.Context, p change.Place, rows []change.Ro
 	defer a.mu.Unlock()
 	for a.sched.Load() > a.cfg.WindowBytes {
 		if err := a.waitForRoom(ctx); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	for i := range rows {
@@ -135,7 +145,25 @@ func (a *Applier) dispatch(ctx context.Context, p change.Place, rows []change.Ro
 			a.state.skipped++
 		}
 	}
-	return nil
+	return len(rows), nil
+}
+
+// enter makes a table's route the one that its rows go by. Another version of
+// the source's table, without a DDL in between, may show its keys in another
+// form, so nothing that came by the one before may be in flight.
+func (a *Applier) enter(ctx context.Context, p change.Place, t *schema.Table) (*route, error) {
+	rt, err := a.routeOf(ctx, p, t)
+	if err != nil {
+		return nil, err
+	}
+	name := rt.routing.Name()
+	if cur := a.current[name]; cur != nil && cur != rt {
+		if err := a.drained(ctx); err != nil {
+			return nil, err
+		}
+	}
+	a.current[name], a.last = rt, rt
+	return rt, nil
 }
 
 // waitForRoom sleeps until something became durable; mu is held.
@@ -183,6 +211,15 @@ func (a *Applier) routeOf(ctx context.Context, p change.Place, t *schema.Table) 
 			a.backend.forget()
 			return at(p, fmt.Errorf("table %s: %w", name, errKeys))
 		}
+		if known {
+			// So that no restart reads a row that went by the old keys.
+			if err := a.drainLanes(ctx); err != nil {
+				return err
+			}
+			if err := a.saveProgress(ctx); err != nil {
+				return err
+			}
+		}
 		if err := a.backend.saveDigest(ctx, a.epoch, name, digest); err != nil {
 			return err
 		}
@@ -214,6 +251,8 @@ func (a *Applier) ddl(ctx context.Context, p change.Place, t *change.Transaction
 	}
 	a.backend.forget()
 	clear(a.routes)
+	clear(a.current)
+	a.last = nil
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.state.ddls++
