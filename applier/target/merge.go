@@ -170,11 +170,12 @@ func (r *run) ordered() error {
 			}
 			if j-i < updateRowsMin || !r.inPlace(i) {
 				j = i + 1
-			} else if done, err := r.updateMany(i, j); err != nil {
-				return err
-			} else if done {
-				i = j
-				continue
+			} else {
+				done, err := r.updateMany(i, j)
+				if err != nil {
+					return err
+				}
+				i += done
 			}
 			for ; i < j; i++ {
 				if err := r.one(i); err != nil {
@@ -234,8 +235,8 @@ func (r *run) inPlace(i int) bool {
 	return r.p.upserts && row.Op == change.Update && !r.p.identityChanges(row) && !holdsErrorValue(row.After)
 }
 
-// updateMany updates the rows from and to with one statement, or answers false
-// and has done nothing.
+// updateMany updates rows with a statement for many, and answers how many of
+// them, from the first on, it has done; the others must go one by one.
 //
 // INSERT … ON DUPLICATE KEY UPDATE would be wrong where a row is missing and
 // another one holds its secondary key: it would overwrite that one. So it first
@@ -243,7 +244,7 @@ func (r *run) inPlace(i int) bool {
 // clustered index before any other, so a row whose PRIMARY key exists always
 // ends up as an update of exactly that row; a secondary key that is taken is
 // then an error, and the statement is undone.
-func (r *run) updateMany(from, to int) (bool, error) {
+func (r *run) updateMany(from, to int) (int, error) {
 	p := r.p
 	distinct := map[string]bool{}
 	var at []int
@@ -260,29 +261,26 @@ func (r *run) updateMany(from, to int) (bool, error) {
 		distinct[k] = true
 		r.sql = append(r.sql, '(')
 		if err := r.identity(r.rows[i].Before, false); err != nil {
-			return false, nil // told when it is its turn
+			return 0, nil // told when it is its turn
 		}
 		r.sql = append(r.sql, ')')
 	}
 	r.sql = append(r.sql, " FOR UPDATE"...)
 	if len(r.sql) > min(statementBytes, r.packet) {
-		return false, nil
+		return 0, nil
 	}
 	there, err := r.count()
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	if there != len(distinct) {
-		return false, nil
+		return 0, nil
 	}
-	_, _, err = r.insertMany(at, p.upsert)
-	switch classify(err) {
-	case failNone:
-		return true, nil
-	case failRow, failDuplicate:
-		return false, nil // one by one; what is done already is only repeated
+	done, _, err := r.insertMany(at, p.upsert)
+	if classify(err) == failOther {
+		return done, err
 	}
-	return false, err
+	return done, nil
 }
 
 // independent: no row of the table goes because another one of it goes.

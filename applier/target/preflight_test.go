@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/twinspan/twinspan/change"
 	"github.com/twinspan/twinspan/internal/server"
 )
 
@@ -60,6 +61,12 @@ func TestPreflight(t *testing.T) {
 		if len(fixes) < 2 {
 			t.Fatalf("%+v", found)
 		}
+		for _, f := range found {
+			if f.Check == "functions" {
+				fixes = append(fixes, f.FixSQL...)
+				defer b.exec("SET GLOBAL log_bin_trust_function_creators = OFF")
+			}
+		}
 		// The fixes are what is missing, and nothing more is missing then.
 		b.exec(fixes...)
 		found, err = Preflight(context.Background(), poor, PreflightOptions{Replicates: o.Replicates, LowerCaseTableNames: -1})
@@ -69,6 +76,35 @@ func TestPreflight(t *testing.T) {
 		for _, f := range found {
 			if f.Check == "privileges" && f.Severity == Mandatory {
 				t.Errorf("still: %+v", f)
+			}
+		}
+		// That is enough for everything the applier does.
+		again, err := Open(e) // privileges count from the next connection on
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer again.Close()
+		conn, err := OpenSession(context.Background(), again)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer Discard(conn)
+		low := *b
+		low.conn, low.db = conn, again
+		low.exec("USE "+b.schema, "CREATE TABLE low (id INT PRIMARY KEY, e ENUM('a'), p INT, FOREIGN KEY (p) REFERENCES good (id))")
+		p := low.plan("low", "low")
+		row := p.insert(image(1, change.OrdinalOf(0), 77)...)
+		row.Flags = change.NoForeignKeyChecks
+		low.mustApply(p, row)
+		low.want("SELECT id, e+0, p FROM low", "1|0|77")
+		r := low.replay()
+		for _, text := range []string{"CREATE DEFINER=`pre`@`%` VIEW vlow AS SELECT * FROM low", "TRUNCATE low", "CREATE DEFINER=`pre`@`%` FUNCTION flow() RETURNS INT DETERMINISTIC NO SQL RETURN 1", "DROP TABLE low"} {
+			d := r.statement(text)
+			if b.info.Flavor == server.MySQL {
+				d.Variables = map[string]string{"default_collation_for_utf8mb4": "utf8mb4_0900_ai_ci", "explicit_defaults_for_timestamp": "0"}
+			}
+			if err := r.run(d); err != nil {
+				t.Error(err)
 			}
 		}
 	})

@@ -151,6 +151,17 @@ func (p *preflight) privileges() error {
 	if !g.global("PROCESS", "SUPER") {
 		p.add(Mandatory, "privileges", "GRANT PROCESS ON *.* TO "+g.account, "the account lacks PROCESS: after a crash nobody could tell whether a TRUNCATE or EXCHANGE PARTITION took effect")
 	}
+	trusted, _, err := p.variable("log_bin_trust_function_creators")
+	if err != nil {
+		return err
+	}
+	logs, _, err := p.variable("log_bin")
+	if err != nil {
+		return err
+	}
+	if is("1", "ON")(logs) && !is("1", "ON")(trusted) && !g.global("SUPER") {
+		p.add(Advisory, "functions", "SET GLOBAL log_bin_trust_function_creators = ON", "stored functions can't be created by an account without SUPER")
+	}
 	if p.info.Flavor == server.MySQL {
 		if !g.global("SESSION_VARIABLES_ADMIN", "SYSTEM_VARIABLES_ADMIN", "SUPER") {
 			p.add(Mandatory, "privileges", "GRANT SESSION_VARIABLES_ADMIN ON *.* TO "+g.account, "the account lacks SESSION_VARIABLES_ADMIN: DDL can't run under the session settings it had on the source")
