@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"time"
@@ -78,7 +79,7 @@ func (r *reader) connect(ctx context.Context) (*session, error) {
 	var reading wire.Reading
 	err = r.client.within(ctx, s, func(ctx context.Context) error {
 		if err := s.Send(&wire.Read{
-			Stream: r.stream, From: from, Committed: r.options.Committed, Credit: uint64(credit), Topics: r.options.Topics,
+			Stream: r.stream, From: from, To: r.options.To, Committed: r.options.Committed, Credit: uint64(credit), Topics: r.options.Topics,
 		}); err != nil {
 			return err
 		}
@@ -90,6 +91,10 @@ func (r *reader) connect(ctx context.Context) (*session, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.stopped() { // Close may have come while there was no session to close
+		s.close()
+		return nil, fmt.Errorf("reader of stream %q: %w", r.stream, log.ErrClosed)
+	}
 	r.session, r.bounds = s, reading.Bounds
 	r.grantLocked() // what was taken while there was no session
 	return s, nil
@@ -108,6 +113,9 @@ func (r *reader) run(s *session) {
 	})
 	for {
 		err := r.receive(ctx, s)
+		if r.finished() {
+			err = io.EOF // whatever ended the connection, nothing more is wanted
+		}
 		r.mu.Lock()
 		r.session = nil
 		r.mu.Unlock()
@@ -122,8 +130,11 @@ func (r *reader) run(s *session) {
 func (r *reader) comeBack(ctx context.Context, err error) *session {
 	deadline := time.Now().Add(r.client.cfg.ReconnectFor)
 	for wait := 20 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		if ctx.Err() != nil {
+		if r.stopped() {
 			r.fail(fmt.Errorf("reader of stream %q: %w", r.stream, log.ErrClosed))
+			return nil
+		}
+		if errors.Is(err, io.EOF) && r.finished() {
 			return nil
 		}
 		if final(err) {
@@ -143,6 +154,22 @@ func (r *reader) comeBack(ctx context.Context, err error) *session {
 		case <-time.After(wait):
 		case <-ctx.Done():
 		}
+	}
+}
+
+// finished says that everything below To has arrived.
+func (r *reader) finished() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.options.To > 0 && r.next >= r.options.To
+}
+
+func (r *reader) stopped() bool {
+	select {
+	case <-r.stop:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -179,6 +206,9 @@ func (r *reader) receive(ctx context.Context, s *session) error {
 			r.mu.Lock()
 			r.bounds = m.Bounds
 			r.next = max(r.next, m.Next)
+			if r.options.To > 0 && r.next >= r.options.To {
+				r.wakeLocked()
+			}
 			r.mu.Unlock()
 		case wire.KindError:
 			var m wire.Error
@@ -244,15 +274,16 @@ func (r *reader) Next(ctx context.Context) (log.Entry, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for {
-		select {
-		case <-r.stop:
+		if r.stopped() {
 			return log.Entry{}, fmt.Errorf("reader of stream %q: %w", r.stream, log.ErrClosed)
-		default:
 		}
 		if len(r.queue) > 0 {
 			b := &r.queue[0]
 			if len(b.entries) > 0 {
 				e := b.entries[0].Entry
+				if r.options.To > 0 && e.Offset >= r.options.To {
+					return log.Entry{}, io.EOF
+				}
 				b.entries = b.entries[1:]
 				r.taken = e.Offset + 1
 				if len(b.entries) == 0 {
@@ -262,6 +293,12 @@ func (r *reader) Next(ctx context.Context) (log.Entry, error) {
 			}
 			r.dropLocked()
 			continue
+		}
+		if r.options.To > 0 && r.next >= r.options.To {
+			return log.Entry{}, io.EOF
+		}
+		if r.options.To > 0 && r.next >= r.options.To {
+			return log.Entry{}, io.EOF
 		}
 		if r.err != nil {
 			return log.Entry{}, r.err

@@ -71,20 +71,25 @@ type writer struct {
 
 	mu      sync.Mutex
 	window  *quorum.Window
-	queue   net.Buffers // encoded frames, bounded by the window
-	small   int         // index in queue of the buffer that small frames join; valid while tail is set
+	queue   []piece // encoded frames, bounded by the window
+	small   int     // index in queue of the buffer that small frames join; valid while tail is set
 	tail    bool
-	spare   []byte // a buffer to encode into
-	err     error  // why the writer is dead
+	spares  [][]byte // empty chunks to encode into
+	err     error    // why the writer is dead
 	closing bool
 	changed chan struct{} // closed and replaced at each change
 }
 
 const (
-	copyMax    = 8 << 10   // payloads up to here are copied behind their frame's head
-	joinMax    = 256 << 10 // small frames join one buffer up to here
-	spareBytes = 64 << 10
+	chunkBytes = 64 << 10 // small frames join one chunk
+	copyMax    = 8 << 10  // payloads up to here are copied behind their frame's head
 )
+
+// piece is a part of the byte stream to the node.
+type piece struct {
+	bytes []byte
+	chunk bool // the writer's own, to be used again; else a payload
+}
 
 func (w *writer) Epoch() log.Epoch { return w.epoch }
 
@@ -141,31 +146,40 @@ func (w *writer) openLocked() error {
 	return nil
 }
 
-// encodeLocked queues the frame. Small ones share a buffer, so that a crowd of
+// encodeLocked queues the frame. Small ones share a chunk, so that a crowd of
 // them leaves in one write; the payload of a large one is sent from where it is.
 func (w *writer) encodeLocked(a *wire.Append) {
-	if !w.tail {
-		w.small, w.tail = len(w.queue), true
-		if w.spare == nil {
-			w.spare = make([]byte, 0, spareBytes)
-		}
-		w.queue = append(w.queue, w.spare[:0])
-		w.spare = nil
+	need := wire.AppendOverhead
+	if len(a.Payload) <= copyMax {
+		need += len(a.Payload)
 	}
-	b := &w.queue[w.small]
+	if !w.tail || len(w.queue[w.small].bytes)+need > chunkBytes {
+		w.small, w.tail = len(w.queue), true
+		w.queue = append(w.queue, piece{w.chunkLocked(), true})
+	}
+	b := &w.queue[w.small].bytes
 	*b = wire.EncodeAppend(*b, a)
 	if len(a.Payload) <= copyMax {
 		*b = append(*b, a.Payload...)
-		w.tail = len(*b) < joinMax
 		return
 	}
-	w.queue = append(w.queue, a.Payload)
+	w.queue = append(w.queue, piece{a.Payload, false})
 	w.tail = false
+}
+
+func (w *writer) chunkLocked() []byte {
+	if n := len(w.spares); n > 0 {
+		c := w.spares[n-1]
+		w.spares = w.spares[:n-1]
+		return c
+	}
+	return make([]byte, 0, chunkBytes)
 }
 
 // pump sends what is queued.
 func (w *writer) pump() {
-	var idle net.Buffers
+	var idle []piece
+	var list net.Buffers
 	for {
 		select {
 		case <-w.work:
@@ -180,18 +194,23 @@ func (w *writer) pump() {
 		}
 		w.queue, w.tail = idle, false
 		w.mu.Unlock()
-		first := queue[0]
-		if err := w.session.SendBuffers(queue); err != nil {
+		list = list[:0]
+		for _, p := range queue {
+			list = append(list, p.bytes)
+		}
+		if err := w.session.SendBuffers(list); err != nil {
 			w.end(fmt.Errorf("send: %w", err))
 			return
 		}
-		clear(queue)
-		idle = queue[:0]
 		w.mu.Lock()
-		if w.spare == nil && cap(first) <= 2*joinMax {
-			w.spare = first[:0]
+		for _, p := range queue {
+			if p.chunk && len(w.spares) < int(w.client.cfg.WindowBytes/chunkBytes) {
+				w.spares = append(w.spares, p.bytes[:0])
+			}
 		}
 		w.mu.Unlock()
+		clear(queue)
+		idle = queue[:0]
 	}
 }
 

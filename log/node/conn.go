@@ -253,7 +253,7 @@ func (c *conn) takeAppends(ctx context.Context, st *segment.Stream, epoch log.Ep
 		}
 		switch k {
 		case wire.KindAppend:
-			if err := wire.Decode(&m, body); err != nil {
+			if err := wire.DecodeAppend(&m, body); err != nil {
 				return err
 			}
 			err := st.Append(ctx, &segment.Append{

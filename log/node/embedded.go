@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -289,8 +290,8 @@ func (l *embedded) OpenReader(_ context.Context, stream string, o log.ReaderOpti
 		return nil, err
 	}
 	r := &reader{
-		log: l, stream: st, closed: make(chan struct{}),
-		query: segment.Query{From: o.From, Topics: o.Topics, Committed: o.Committed, BytesMax: 64 << 10},
+		log: l, stream: st, closed: make(chan struct{}), to: o.To,
+		query: segment.Query{From: o.From, To: o.To, Topics: o.Topics, Committed: o.Committed, BytesMax: 64 << 10},
 	}
 	if err := st.Readable(r.query); err != nil {
 		return nil, err
@@ -307,6 +308,7 @@ type reader struct {
 	closed chan struct{} // closed by Close
 
 	query segment.Query // its From is where to go on
+	to    log.Offset    // the end; 0: none
 	batch []segment.Stored
 	at    int // of batch
 }
@@ -324,8 +326,17 @@ func (r *reader) Next(ctx context.Context) (log.Entry, error) {
 			return log.Entry{}, err
 		}
 		if r.at < len(r.batch) {
+			if r.to > 0 && r.batch[r.at].Offset >= r.to {
+				return log.Entry{}, io.EOF
+			}
 			r.at++
 			return r.batch[r.at-1].Entry, nil
+		}
+		if r.to > 0 && r.query.From >= r.to {
+			return log.Entry{}, io.EOF
+		}
+		if r.query.To > 0 && r.query.From >= r.query.To {
+			return log.Entry{}, io.EOF
 		}
 		if err := ctx.Err(); err != nil {
 			return log.Entry{}, err

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-	"go.uber.org/goleak"
 
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/client"
@@ -14,8 +13,6 @@ import (
 	"github.com/twinspan/twinspan/log/node"
 	"github.com/twinspan/twinspan/log/vfs"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // running is a node that the test's end stops.
 type running struct {

@@ -65,7 +65,7 @@ func (c *conn) reads(ctx context.Context, m wire.Read) error {
 	if len(m.Topics) > 1024 {
 		return fmt.Errorf("a reader of %d topics: %w", len(m.Topics), log.ErrProtocol)
 	}
-	q := segment.Query{From: m.From, Topics: m.Topics, Committed: m.Committed, BytesMax: pushBytes}
+	q := segment.Query{From: m.From, To: m.To, Topics: m.Topics, Committed: m.Committed, BytesMax: pushBytes}
 	if err := st.Readable(q); err != nil {
 		return c.refuse(err)
 	}
@@ -125,10 +125,12 @@ func (c *conn) push(ctx context.Context, st *segment.Stream, q segment.Query, wi
 	var entries []segment.Stored
 	var buf, out []byte
 	msg := wire.Data{}
-	told := time.Now()
+	// What the reader was told last, and when: of the bounds, and how far its
+	// topics have been searched. A reader with an end waits for the latter.
+	var told time.Time
 	tail := time.NewTimer(tailEvery)
 	defer tail.Stop()
-	var sent log.Bounds
+	sent, sentNext := log.Bounds{}, q.From
 	for {
 		for window.left() <= 0 {
 			select {
@@ -156,22 +158,31 @@ func (c *conn) push(ctx context.Context, st *segment.Stream, q segment.Query, wi
 			if err := c.link.SendBuffers(net.Buffers{out}); err != nil {
 				return err
 			}
-			sent, told = status.Bounds, time.Now()
+			sent, sentNext, told = status.Bounds, next, time.Now()
 			if cap(buf) > 4*pushBytes {
 				buf, out = nil, nil // a large entry came by
 			}
 			continue
 		}
-		if moved {
-			continue
-		}
-		if status.Bounds != sent && time.Since(told) >= tailEvery {
+		if q.To > 0 && next >= q.To {
+			// All that was wanted: the reader goes when it has taken it.
 			if err := c.link.Send(&wire.Tail{Next: next, Bounds: status.Bounds}); err != nil {
 				return err
 			}
-			sent, told = status.Bounds, time.Now()
+			<-ctx.Done()
+			return nil
 		}
-		if status.Bounds != sent {
+		if moved {
+			continue
+		}
+		news := status.Bounds != sent || next != sentNext
+		if news && time.Since(told) >= tailEvery {
+			if err := c.link.Send(&wire.Tail{Next: next, Bounds: status.Bounds}); err != nil {
+				return err
+			}
+			sent, sentNext, told, news = status.Bounds, next, time.Now(), false
+		}
+		if news {
 			tail.Reset(tailEvery)
 		}
 		select {

@@ -116,11 +116,11 @@ func (h fileHeader) seed() uint32 {
 	return crc32.Checksum(b[:], castagnoli)
 }
 
-// seeded is the checksum of b as found at offset at of a file with that seed.
+// seeded is the checksum of b as found at offset at of a file with that seed. A
+// CRC is a one-to-one function of its start value, and a file has less than 2^32
+// bytes, so the same bytes at two places of a file never have the same checksum.
 func seeded(seed uint32, at int64, b []byte) uint32 {
-	var place [8]byte
-	le.PutUint64(place[:], uint64(at))
-	return crc32.Update(crc32.Update(seed, castagnoli, place[:]), castagnoli, b)
+	return crc32.Update(seed^uint32(at), castagnoli, b)
 }
 
 // kind tells records apart.

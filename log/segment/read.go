@@ -14,6 +14,7 @@ import (
 // Query says which entries a Read wants.
 type Query struct {
 	From      log.Offset
+	To        log.Offset  // entries below it only; 0: no end
 	Topics    []log.Topic // none: all
 	Committed bool        // stop at the LSO instead of the LAC
 	BytesMax  int         // about how much to read at once; one entry may be more
@@ -121,10 +122,16 @@ func (st *Stream) planLocked(q Query) (p plan, load *run, err error) {
 			return p, nil, err
 		}
 		q.From = st.first
+		if q.To > 0 && q.To < q.From {
+			return plan{next: q.To}, nil, nil
+		}
 	}
 	limit := st.lac
 	if q.Committed {
 		limit = min(limit, st.lso)
+	}
+	if q.To > 0 {
+		limit = min(limit, q.To-1)
 	}
 	p.next = q.From
 	if q.From > limit {
@@ -186,7 +193,7 @@ func (st *Stream) planLocked(q Query) (p plan, load *run, err error) {
 // scattered. done is false when there is none from From on.
 func (st *Stream) planKept(q Query, mask uint32) (p plan, done bool, err error) {
 	i, _ := slices.BinarySearchFunc(st.keeps, q.From, func(k *kept, o log.Offset) int { return cmp.Compare(k.offset, o) })
-	for ; i < len(st.keeps) && st.keeps[i].offset < st.first; i++ {
+	for ; i < len(st.keeps) && st.keeps[i].offset < st.first && (q.To == 0 || st.keeps[i].offset < q.To); i++ {
 		k := st.keeps[i]
 		if mask>>indexClass(k.entry)&1 == 0 {
 			continue

@@ -86,7 +86,6 @@ type Header struct {
 	Length int // of the body, bytes
 	Kind   Kind
 	crc    uint32
-	start  [8]byte
 }
 
 // ErrFrame says that bytes are not a frame: the connection is of no more use.
@@ -100,7 +99,6 @@ func ParseHeader(b []byte, limit int) (Header, error) {
 		return Header{}, fmt.Errorf("frame header of %d bytes: %w: %w", len(b), ErrFrame, log.ErrProtocol)
 	}
 	h := Header{Length: int(le.Uint32(b)), Kind: Kind(b[4]), crc: le.Uint32(b[8:])}
-	copy(h.start[:], b)
 	if b[5] != 0 || b[6] != 0 || b[7] != 0 || int(h.Kind) >= len(kindNames) || h.Kind == 0 {
 		return Header{}, fmt.Errorf("frame header %x is none of this protocol: %w: %w", b[:HeaderSize], ErrFrame, log.ErrProtocol)
 	}
@@ -110,9 +108,10 @@ func ParseHeader(b []byte, limit int) (Header, error) {
 	return h, nil
 }
 
-// Check compares the body with the header's checksum.
-func (h Header) Check(body []byte) error {
-	if got := crc32.Update(crc32.Checksum(h.start[:], castagnoli), castagnoli, body); got != h.crc {
+// Check compares the frame with the header's checksum. head is what ParseHeader
+// read.
+func (h Header) Check(head, body []byte) error {
+	if got := crc32.Update(crc32.Checksum(head[:8], castagnoli), castagnoli, body); got != h.crc {
 		return fmt.Errorf("%v frame of %d bytes: crc %08x, sent %08x: %w: %w", h.Kind, h.Length, got, h.crc, ErrFrame, log.ErrProtocol)
 	}
 	return nil
@@ -165,6 +164,16 @@ func Decode(m Message, body []byte) error {
 	}
 	if d.err != nil {
 		return fmt.Errorf("%v message: %w: %w: %w", m.Kind(), d.err, ErrFrame, log.ErrProtocol)
+	}
+	return nil
+}
+
+// DecodeAppend is Decode for the message that comes by the million.
+func DecodeAppend(m *Append, body []byte) error {
+	d := decoder{b: body}
+	m.decode(&d)
+	if d.err != nil {
+		return fmt.Errorf("%v message: %w: %w: %w", KindAppend, d.err, ErrFrame, log.ErrProtocol)
 	}
 	return nil
 }

@@ -182,6 +182,7 @@ func (m *LAC) decode(d *decoder)      { m.LAC = d.offset() }
 type Read struct {
 	Stream    string
 	From      log.Offset
+	To        log.Offset // 0: no end
 	Committed bool
 	Credit    uint64 // bytes of Data frames the node may send
 	Topics    []log.Topic
@@ -192,6 +193,7 @@ func (*Read) Kind() Kind { return KindRead }
 func (m *Read) encode(b []byte) []byte {
 	b = putText(b, m.Stream)
 	b = putOffset(b, m.From)
+	b = putOffset(b, m.To)
 	b = putFlag(b, m.Committed)
 	b = le.AppendUint64(b, m.Credit)
 	b = le.AppendUint32(b, uint32(len(m.Topics)))
@@ -201,7 +203,7 @@ func (m *Read) encode(b []byte) []byte {
 	return b
 }
 func (m *Read) decode(d *decoder) {
-	m.Stream, m.From, m.Committed, m.Credit = d.text(), d.offset(), d.flag(), d.u64()
+	m.Stream, m.From, m.To, m.Committed, m.Credit = d.text(), d.offset(), d.offset(), d.flag(), d.u64()
 	m.Topics = nil
 	for range d.count(2) {
 		m.Topics = append(m.Topics, log.Topic(d.u16()))

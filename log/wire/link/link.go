@@ -39,8 +39,9 @@ type Link struct {
 	opt  Options
 	r    *bufio.Reader
 
-	last   int   // bytes of the read buffer that the last body takes
-	charge int64 // of Memory, for the last body
+	last   int                   // bytes of the read buffer that the last body takes
+	charge int64                 // of Memory, for the last body
+	head   [wire.HeaderSize]byte // of the last large frame
 	large  []byte
 
 	mu    sync.Mutex
@@ -92,13 +93,14 @@ func (l *Link) next(ctx context.Context, limit int) (wire.Kind, []byte, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	var body []byte
+	var head, body []byte
 	if total := wire.HeaderSize + h.Length; total <= bufferBytes {
 		if b, err = l.r.Peek(total); err != nil {
 			return 0, nil, l.silence(err)
 		}
-		body, l.last = b[wire.HeaderSize:], total
+		head, body, l.last = b[:wire.HeaderSize], b[wire.HeaderSize:], total
 	} else {
+		head = append(l.head[:0], b...)
 		if _, err := l.r.Discard(wire.HeaderSize); err != nil {
 			return 0, nil, err
 		}
@@ -106,7 +108,7 @@ func (l *Link) next(ctx context.Context, limit int) (wire.Kind, []byte, error) {
 			return 0, nil, l.silence(err)
 		}
 	}
-	if err := h.Check(body); err != nil {
+	if err := h.Check(head, body); err != nil {
 		return 0, nil, err
 	}
 	return h.Kind, body, nil
