@@ -295,6 +295,7 @@ func (s *Stream) assembler(st State, r *eventReader, done *gtid.Set, collations 
 	}
 	c := &catalogue{stream: s, state: st, collations: collations, judge: a.judge, assembler: a, scanned: done.Clone()}
 	a.tables.catalogue = c.find
+	a.tables.convert = func(ctx context.Context) converter { return convertByServer(ctx, s.db) }
 	a.tables.reset()
 	a.xa.reset()
 	return a

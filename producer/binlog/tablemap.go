@@ -44,8 +44,13 @@ var geometryTypes = [...]string{
 // fields"; MariaDB writes the same fields but for visibility, and counts
 // geometry columns among the character columns, as MySQL counts vectors.
 func TableFromMap(e *replication.TableMapEvent, cols schema.Collations) (*schema.Table, error) {
+	return tableWith(e, cols, nil)
+}
+
+// tableWith is TableFromMap with a converter for labels; nil: none.
+func tableWith(e *replication.TableMapEvent, cols schema.Collations, convert converter) (*schema.Table, error) {
 	name := schema.Name{Schema: string(e.Schema), Table: string(e.Table)}
-	t, err := tableFromMap(e, cols)
+	t, err := tableFromMap(e, cols, convert)
 	if err != nil {
 		return nil, fmt.Errorf("table map of %s: %w", name, err)
 	}
@@ -53,7 +58,7 @@ func TableFromMap(e *replication.TableMapEvent, cols schema.Collations) (*schema
 	return t, nil
 }
 
-func tableFromMap(e *replication.TableMapEvent, cols schema.Collations) (*schema.Table, error) {
+func tableFromMap(e *replication.TableMapEvent, cols schema.Collations, convert converter) (*schema.Table, error) {
 	wires, err := wiresOf(e)
 	if err != nil {
 		return nil, err
@@ -110,7 +115,7 @@ func tableFromMap(e *replication.TableMapEvent, cols schema.Collations) (*schema
 			if *at >= len(lists) {
 				return nil, fmt.Errorf("%w: no labels for column %s", ErrNoMetadata, c.Name)
 			}
-			if c.Members, err = labels(lists[*at], collation); err != nil {
+			if c.Members, err = labels(lists[*at], collation, convert); err != nil {
 				return nil, fmt.Errorf("column %s: %w", c.Name, err)
 			}
 			*at++

@@ -27,6 +27,8 @@ type tableMap struct {
 type tables struct {
 	collations schema.Collations
 	internal   map[string]bool // schemas that are never shipped
+	// convert makes a converter of labels; nil: none.
+	convert func(context.Context) converter
 	// catalogue finds a table that the map does not describe.
 	catalogue func(context.Context, *replication.TableMapEvent) (*schema.Table, error)
 
@@ -72,7 +74,11 @@ func (t *tables) build(ctx context.Context, r *eventReader, e *event) (*tableMap
 	if t.internal[m.name.Schema] {
 		return m, nil
 	}
-	table, err := TableFromMap(ev, t.collations)
+	var convert converter
+	if t.convert != nil {
+		convert = t.convert(ctx)
+	}
+	table, err := tableWith(ev, t.collations, convert)
 	if errors.Is(err, ErrNoMetadata) {
 		table, err = t.catalogue(ctx, ev)
 	}
