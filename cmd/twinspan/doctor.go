@@ -36,7 +36,7 @@ Exit code 0 when no mandatory check fails (with --strict: no check at all),
   twinspan doctor source -o json
   twinspan doctor source --fix-sql | mysql -h 10.1.0.12 -u admin -p`,
 		ValidArgs: []string{"source", "target", "log", "node", "process"},
-		Args:      args(cobra.OnlyValidArgs),
+		Args:      words(5),
 		RunE: func(c *cobra.Command, subjects []string) error {
 			p, err := a.printer()
 			if err != nil {

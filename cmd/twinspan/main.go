@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -63,7 +64,6 @@ Exit codes: 0 ok, 1 error, 2 usage or configuration, 3 differences found,
 		Args:          subcommand,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.CompletionOptions.DisableDescriptions = false
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return cli.Fail(cli.ExitUsage, err, c.CommandPath()+" --help shows the flags")
 	})
@@ -75,8 +75,6 @@ Exit codes: 0 ok, 1 error, 2 usage or configuration, 3 differences found,
 		a.runCommand(), a.doctorCommand(), a.statusCommand(), a.configCommand(), a.topicCommand(),
 		a.schemaCommand(), a.verifyCommand(), a.versionCommand(),
 	)
-	root.InitDefaultHelpCmd()
-	root.InitDefaultCompletionCmd()
 	return root
 }
 
@@ -106,6 +104,21 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(c *cobra.Command, a []string) error {
 		if err := check(c, a); err != nil {
 			return cli.Fail(cli.ExitUsage, err, c.CommandPath()+" --help shows how it is used")
+		}
+		return nil
+	}
+}
+
+// words takes up to most of the command's ValidArgs.
+func words(most int) cobra.PositionalArgs {
+	return func(c *cobra.Command, given []string) error {
+		if len(given) > most {
+			return cli.Fail(cli.ExitUsage, fmt.Errorf("%s takes at most %d words, not %d", c.CommandPath(), most, len(given)), c.CommandPath()+" --help shows how it is used")
+		}
+		for _, w := range given {
+			if !slices.Contains(c.ValidArgs, w) {
+				return cli.Fail(cli.ExitUsage, fmt.Errorf("%s does not know %q", c.CommandPath(), w), "use "+strings.Join(c.ValidArgs, ", "))
+			}
 		}
 		return nil
 	}

@@ -145,16 +145,13 @@ func (a *app) schemaShow() *cobra.Command {
 					v.PublishedAt.UTC().Format(time.RFC3339), v.GTID)
 				var rows [][]string
 				for _, c := range v.Columns {
-					null, key := "not null", ""
-					if c.Nullable {
-						null = "null"
-					}
+					key := ""
 					if c.Key {
 						key = "primary key"
 					}
-					rows = append(rows, []string{c.Name, c.Type, null, key})
+					rows = append(rows, []string{c.Name, c.Type, key})
 				}
-				p.Rows([]string{"column", "type", "", ""}, rows)
+				p.Rows([]string{"column", "type", ""}, rows)
 				return nil
 			})
 		},

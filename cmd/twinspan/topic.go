@@ -123,7 +123,7 @@ all hold.`,
   twinspan topic read --from 1200 --to 1300 --entries
   twinspan topic read schema -o json`,
 		ValidArgs: []string{"data", "schema", "exceptions"},
-		Args:      args(cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs)),
+		Args:      words(1),
 		RunE: func(c *cobra.Command, names []string) error {
 			format, err := cli.ParseFormat(a.output)
 			if err != nil {

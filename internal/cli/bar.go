@@ -25,7 +25,8 @@ type Bar struct {
 
 // NewBar writes to out, best standard error.
 func NewBar(out io.Writer) *Bar {
-	b := &Bar{out: out, every: 5 * time.Second}
+	// The first line comes after a while: what is quick needs none.
+	b := &Bar{out: out, every: 5 * time.Second, last: time.Now()}
 	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" {
 		b.terminal, b.every = true, 100*time.Millisecond
 	}

@@ -86,7 +86,7 @@ func Read(ctx context.Context, l log.Log, q Query, emit func(*Record) error) err
 		return err
 	}
 	defer r.Close()
-	v := &viewer{query: q, tables: schema.NewRegistry(0), emit: emit}
+	v := &viewer{query: q, tables: schema.NewRegistry(0), prints: map[*schema.Table]string{}, emit: emit}
 	v.codecs = change.NewCodecs(v.tables)
 	if q.Topic == log.TopicData && !q.Entries {
 		if err := published(ctx, l, q.Stream, from, func(_ log.Entry, tv schema.TableVersion) error {
@@ -115,6 +115,7 @@ type viewer struct {
 	query  Query
 	tables *schema.Registry
 	codecs *change.Codecs
+	prints map[*schema.Table]string // fingerprints
 	emit   func(*Record) error
 	given  int
 	open   string // the transaction that was begun and not ended
@@ -256,7 +257,7 @@ func (v *viewer) transaction(e log.Entry, r *change.BatchReader, t change.Transa
 		}
 		position := row.Position
 		rec := &Record{Offset: e.Offset, Op: row.Op.String(), Table: row.Table.Name.String(), GTID: t.GTID, Position: &position,
-			CommitTime: &at, ServerID: t.ServerID, Fingerprint: schema.FingerprintOf(row.Table).String(), Flags: flagNames(row.Flags)}
+			CommitTime: &at, ServerID: t.ServerID, Fingerprint: v.fingerprint(row.Table), Flags: flagNames(row.Flags)}
 		if row.Before != nil {
 			rec.Before = &Image{row.Table, row.Before}
 		}
@@ -267,6 +268,15 @@ func (v *viewer) transaction(e log.Entry, r *change.BatchReader, t change.Transa
 			return err
 		}
 	}
+}
+
+func (v *viewer) fingerprint(t *schema.Table) string {
+	s, ok := v.prints[t]
+	if !ok {
+		s = schema.FingerprintOf(t).String()
+		v.prints[t] = s
+	}
+	return s
 }
 
 func (v *viewer) wantsStatement(d *change.DDL) bool {
