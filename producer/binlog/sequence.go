@@ -15,14 +15,21 @@ import (
 // source. The server does not: with a hole in a binlog file, or a file deleted
 // by hand, it streams past the hole without an error.
 //
-// A number that was skipped is a hole only if the server has executed it. Sets
-// have holes of right, too: numbers that were reserved in blocks, set by hand,
-// or given back by a transaction that failed; those come later or never.
+// A number that was skipped is a hole only if the server has executed it and its
+// binlog does not hold it further on. Sets have holes of right, too: numbers that
+// were reserved in blocks, set by hand, or given back by a transaction that
+// failed come later or never; and a parallel replica may write transactions that
+// do not depend on each other in another order than their primary did. Its own
+// order is a valid one, and is the one that is shipped.
 type sequence struct {
 	flavor server.Flavor
 	seen   gtid.Set // everything that began in this dump or was in the log before
 	// executed asks the server what it has committed.
 	executed func(context.Context) (gtid.Set, error)
+	// absent looks ahead for transactions, from a set on; see Stream.absent.
+	absent func(ctx context.Context, from, wanted gtid.Set) (gtid.Set, error)
+	// coming were skipped, and seen further on.
+	coming gtid.Set
 	// gapsAllowed accepts holes of a MariaDB domain, whose numbers need only
 	// ascend.
 	gapsAllowed bool
@@ -84,14 +91,21 @@ func (q *sequence) hole(ctx context.Context, id, source string, n uint64) error 
 	if err != nil {
 		return fmt.Errorf("ask for gtid_executed: %w", err)
 	}
-	lost := missing.Minus(missing.Minus(done))
-	if lost.IsEmpty() {
+	late := missing.Minus(missing.Minus(done)).Minus(q.coming)
+	if late.IsEmpty() {
 		return nil
+	}
+	lost, err := q.absent(ctx, q.seen, late)
+	if err != nil {
+		return err
+	}
+	if lost.IsEmpty() {
+		return q.coming.Union(late)
 	}
 	return &Halt{
 		Code: HaltGap, GTID: id,
 		Detail: fmt.Sprintf("the server has executed %s, and its binlog goes on without them", clip(lost.String())),
-		Remedy: remedySnapshot + "; if the server commits out of order, SET GLOBAL replica_preserve_commit_order=ON there",
+		Remedy: remedySnapshot,
 	}
 }
 

@@ -275,9 +275,14 @@ func (s *Stream) assembler(st State, r *eventReader, done *gtid.Set, collations 
 		internal[n] = true
 	}
 	ask := func(ctx context.Context) (gtid.Set, error) { return s.Executed(ctx, st.Flavor) }
+	absent := func(ctx context.Context, from, wanted gtid.Set) (gtid.Set, error) {
+		return s.absent(ctx, st.Flavor, from, wanted)
+	}
 	a := &assembler{
 		flavor: st.Flavor, reader: r, sink: sink, done: done, count: &s.count, skip: map[string]bool{},
-		order:  &sequence{flavor: st.Flavor, seen: done.Clone(), gapsAllowed: s.cfg.AllowGaps, executed: ask},
+		order: &sequence{
+			flavor: st.Flavor, seen: done.Clone(), gapsAllowed: s.cfg.AllowGaps, executed: ask, absent: absent, coming: gtid.New(string(st.Flavor)),
+		},
 		tables: &tables{collations: collations, internal: internal},
 		judge: &judge{
 			flavor: st.Flavor, version: st.Major*10000 + st.Minor*100 + st.Patch, collations: collations, internal: internal, lower: st.LowerNames,
