@@ -156,8 +156,8 @@ func TestHaltLogAhead(t *testing.T) {
 			} else {
 				srv.Exec(t, "SET GLOBAL gtid_purged='"+held+"'")
 			}
-			srv.Exec(t, "INSERT INTO d.t VALUES (3)")
 			eventually(t, "the halt heals", func() bool { return p.Status().State == StateRunning })
+			srv.Exec(t, "INSERT INTO d.t VALUES (3)")
 			p.holds(t, srv)
 			once(t, readLog(t, string(f.Server()), l.all()))
 		})

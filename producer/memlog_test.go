@@ -23,7 +23,6 @@ type memLog struct {
 	entries []log.Entry
 	epoch   log.Epoch
 	exists  bool
-	closed  bool
 	changed chan struct{} // closed and replaced at each append
 	file    *os.File
 	// fail is asked before an entry is stored: an error, and whether the entry

@@ -40,7 +40,7 @@ func New(cfg Config, l log.Log, logger zerolog.Logger) (*Producer, error) {
 		return nil, err
 	}
 	p := &Producer{cfg: cfg, log: l, logger: logger, stream: s, recheck: make(chan struct{}, 1)}
-	p.board.init(cfg)
+	p.board.init(cfg, s.Counters().Heartbeats)
 	return p, nil
 }
 
@@ -69,7 +69,7 @@ func (p *Producer) Run(ctx context.Context) (err error) {
 		case errors.Is(err, log.ErrFenced):
 			h = &Halt{Code: binlog.HaltFenced, Detail: "another producer owns " + p.cfg.Stream, Cause: err,
 				Remedy: "run one producer for a stream; this one has stopped, start it again only if the other is gone for good"}
-			p.board.halted(h)
+			p.board.halt(h)
 			p.logger.Error().Str("code", string(h.Code)).Str("remedy", h.Remedy).Err(h).Msg("halted for good")
 			return h
 		case h != nil:
@@ -106,7 +106,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // await shows a halt and waits until it is to be looked at again.
 func (p *Producer) await(ctx context.Context, h *Halt) error {
-	if p.board.halted(h) {
+	if p.board.halt(h) {
 		p.logger.Error().Str("code", string(h.Code)).Str("gtid", h.GTID).Str("remedy", h.Remedy).Err(h).Msg("halted")
 	}
 	t := time.NewTimer(p.cfg.Recheck)

@@ -62,15 +62,18 @@ type board struct {
 	set    gtid.Set
 	flying []time.Time // commit times of the first transactions of entries on their way; at most flightsMax
 	batch  *batcher    // nil when no writer is open
+	beats  func() int64
+	halted int64 // heartbeats when the halt was noted
 
 	transactions, rows, bytes, entries int64 // confirmed
 	halts                              map[string]int64
 	latency                            histogram
 }
 
-func (b *board) init(cfg Config) {
+func (b *board) init(cfg Config, beats func() int64) {
 	b.s = Status{Stream: cfg.Stream, State: StateStarting, Server: cfg.Binlog.Server.Address, Offset: log.None}
 	b.halts = map[string]int64{}
+	b.beats = beats
 }
 
 func (b *board) took(e log.Epoch, st binlog.State, from gtid.Set) {
@@ -119,8 +122,8 @@ func (b *board) sent(first time.Time) {
 	b.flying = append(b.flying, first)
 }
 
-// halted shows a halt, and tells whether it is a new one.
-func (b *board) halted(h *Halt) bool {
+// halt shows a halt, and tells whether it is a new one.
+func (b *board) halt(h *Halt) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	detail := h.Detail
@@ -128,6 +131,7 @@ func (b *board) halted(h *Halt) bool {
 		detail += ": " + h.Cause.Error()
 	}
 	same := b.s.Halt != nil && b.s.Halt.Code == string(h.Code) && b.s.Halt.GTID == h.GTID && b.s.Halt.Detail == detail
+	b.halted = b.beats()
 	if same {
 		return false
 	}
@@ -173,6 +177,10 @@ func (p *Producer) Status() Status {
 	b := &p.board
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.s.State == StateHalted && connected && b.beats() > b.halted {
+		// The server has sent all it has since, and nothing of it halted.
+		b.s.State, b.s.Halt = StateRunning, nil
+	}
 	s := b.s
 	s.Connected, s.GTIDSet = connected, b.set.String()
 	if s.Halt != nil {

@@ -1,6 +1,10 @@
 package binlog
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/go-mysql-org/go-mysql/replication"
+)
 
 // Counters count what a stream reads. They only grow, and may be read at any time.
 type Counters struct {
@@ -16,6 +20,11 @@ type Counters struct {
 func (c *Counters) event(e *event) {
 	c.events[e.typ].Add(1)
 	c.Bytes.Add(int64(e.size))
+}
+
+// Heartbeats is how often the server said that it has nothing more to send.
+func (c *Counters) Heartbeats() int64 {
+	return c.events[replication.HEARTBEAT_EVENT].Load() + c.events[replication.HEARTBEAT_LOG_EVENT_V2].Load()
 }
 
 // Events calls f for each event type that was read, with its name and count.

@@ -90,10 +90,10 @@ func openDump(ctx context.Context, e server.Endpoint, o dumpOptions) (*dumper, e
 		return nil, fmt.Errorf("connect to %s: %w", e.Address, err)
 	}
 	d := &dumper{conn: conn, timeout: o.timeout}
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	stop := context.AfterFunc(ctx, d.close)
 	defer stop()
 	if err := d.start(o); err != nil {
-		_ = conn.Close()
+		d.close()
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -227,7 +227,9 @@ func (d *dumper) next() ([]byte, error) {
 	return nil, fmt.Errorf("%w: packet of kind %#x", ErrDamaged, p[0])
 }
 
-func (d *dumper) close() { _ = d.conn.Close() }
+// close may be called by any goroutine, and more than once: it closes the
+// connection underneath, since go-mysql's own Close writes to what a reader uses.
+func (d *dumper) close() { _ = d.conn.Conn.Conn.Close() }
 
 // refusal turns the server's refusal to dump into a halt; nil when the error is
 // of the kind that passes.

@@ -266,7 +266,7 @@ func readEvent(in io.Reader, head []byte, n int) ([]byte, error) {
 	var b bytes.Buffer
 	b.Write(head)
 	got, err := io.CopyN(&b, in, int64(n-len(head)))
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = fmt.Errorf("%w after %d of %d bytes", io.ErrUnexpectedEOF, got, n)
 	}
 	return b.Bytes(), err

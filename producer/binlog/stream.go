@@ -133,6 +133,8 @@ func (s *Stream) Connected() (bool, string) {
 // State asks the server about its binlog. It fails with a *Halt when the server
 // is not fit to be read from.
 func (s *Stream) State(ctx context.Context) (State, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
+	defer cancel()
 	st, err := readState(ctx, s.db)
 	if err != nil && AsHalt(err) == nil {
 		err = fmt.Errorf("ask %s about its binlog: %w", s.cfg.Server.Address, err)
@@ -142,6 +144,9 @@ func (s *Stream) State(ctx context.Context) (State, error) {
 
 // Executed is what the server has committed by now.
 func (s *Stream) Executed(ctx context.Context, f server.Flavor) (gtid.Set, error) {
+	// A server that does not answer is as gone as one that sends nothing.
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
+	defer cancel()
 	set, err := executed(ctx, s.db, f)
 	if err != nil {
 		err = fmt.Errorf("ask %s what it has committed: %w", s.cfg.Server.Address, err)
@@ -229,7 +234,9 @@ func (s *Stream) dump(ctx context.Context, done *gtid.Set, sink Sink) error {
 	if err := st.Check(*done); err != nil {
 		return err
 	}
-	collations, err := schema.LoadCollations(ctx, s.db)
+	asking, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
+	collations, err := schema.LoadCollations(asking, s.db)
+	cancel()
 	if err != nil {
 		return fmt.Errorf("collations of %s: %w", s.cfg.Server.Address, err)
 	}
