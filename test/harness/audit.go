@@ -21,7 +21,7 @@ type Audit struct {
 	Rows         int64 // row changes in them
 	Lost         []string
 	Doubled      []string
-	Disorder     []string // a transaction before its predecessor of the same source
+	Disorder     []string // not where the source's binlog has it
 	Unknown      []string // in the log, but never committed by the source
 }
 
@@ -31,8 +31,9 @@ func (a Audit) Equal() bool {
 }
 
 // AuditLog reads the whole data topic with nothing but an Avro library, and
-// compares the GTIDs in it with executed, the source's own GTID set as text.
-func AuditLog(ctx context.Context, l log.Log, stream string, mariadb bool, executed string) (Audit, error) {
+// compares the GTIDs in it with executed, the source's own GTID set as text, and
+// with the order of the source's binlog.
+func AuditLog(ctx context.Context, l log.Log, stream string, mariadb bool, executed string, order []string) (Audit, error) {
 	var a Audit
 	want, err := enumerate(executed, mariadb)
 	if err != nil {
@@ -54,7 +55,11 @@ func AuditLog(ctx context.Context, l log.Log, stream string, mariadb bool, execu
 		return a, err
 	}
 	seen := map[string]int{}
-	last := map[string]uint64{}
+	place := make(map[string]int, len(order))
+	for i, id := range order {
+		place[id] = i
+	}
+	last := -1
 	var open string // the transaction whose later parts are still to come
 	var openRows int64
 	for at := log.None; at < bounds.LSO; {
@@ -95,14 +100,14 @@ func AuditLog(ctx context.Context, l log.Log, stream string, mariadb bool, execu
 			if !want[id] {
 				a.Unknown = append(a.Unknown, id)
 			}
-			source, n, err := split(id, mariadb)
-			if err != nil {
-				return a, errors.Join(err, reader.Close())
+			if at, ok := place[id]; !ok {
+				a.Disorder = append(a.Disorder, id+" is not in the binlog")
+			} else {
+				if at < last && seen[id] == 1 {
+					a.Disorder = append(a.Disorder, id+" after "+order[last])
+				}
+				last = at
 			}
-			if n <= last[source] && seen[id] == 1 {
-				a.Disorder = append(a.Disorder, fmt.Sprintf("%s after %d", id, last[source]))
-			}
-			last[source] = n
 		}
 	}
 	if err := reader.Close(); err != nil {
@@ -131,27 +136,6 @@ func nextBefore(ctx context.Context, r log.Reader, lso log.Offset) (log.Entry, e
 		return e, errEnd
 	}
 	return e, err
-}
-
-// split cuts a GTID into its source and its number.
-func split(id string, mariadb bool) (string, uint64, error) {
-	cut := ":"
-	if mariadb {
-		cut = "-"
-	}
-	i := strings.LastIndex(id, cut)
-	if i < 0 {
-		return "", 0, fmt.Errorf("GTID %q", id)
-	}
-	n, err := strconv.ParseUint(id[i+1:], 10, 64)
-	if err != nil {
-		return "", 0, fmt.Errorf("GTID %q: %w", id, err)
-	}
-	source := id[:i]
-	if mariadb { // numbers ascend in a domain, whatever the server
-		source, _, _ = strings.Cut(id, "-")
-	}
-	return source, n, nil
 }
 
 // enumerate lists the GTIDs of a set. A MariaDB position names the last one of a

@@ -332,7 +332,11 @@ func (p *Pipeline) Audit(ctx context.Context, executed string) (a Audit, err err
 		return Audit{}, err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	return AuditLog(ctx, l, p.cfg.Stream, p.cfg.Source.Flavor.IsMariaDB(), executed)
+	order, err := BinlogOrder(ctx, p.cfg.Source)
+	if err != nil {
+		return Audit{}, fmt.Errorf("order of the binlog of %s: %w", p.cfg.Source.Address, err)
+	}
+	return AuditLog(ctx, l, p.cfg.Stream, p.cfg.Source.Flavor.IsMariaDB(), executed, order)
 }
 
 // Command prepares an operator's command with the Ops configuration, such as
