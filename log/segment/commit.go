@@ -3,7 +3,6 @@ package segment
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/twinspan/twinspan/log"
@@ -234,11 +233,6 @@ func (s *Store) dropLocked(err error) {
 
 // keepLocked adds or moves a kept entry.
 func (st *Stream) keepLocked(k *kept) {
-	i, found := slices.BinarySearchFunc(st.keeps, k, func(a, b *kept) int { return int(a.offset - b.offset) })
-	if found {
-		st.keeps[i] = k
-	} else {
-		st.keeps = slices.Insert(st.keeps, i, k)
-	}
+	st.keepNewest(k)
 	k.file.keeps = append(k.file.keeps, k)
 }

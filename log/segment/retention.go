@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,17 +52,16 @@ func (s *Store) Trim() error {
 		}
 	}
 	s.mu.Lock()
-	var copies []*kept // in files that hold nothing else
+	var copies []*kept // in files that hold little else
 	for _, f := range s.releasableLocked(firsts) {
-		for _, k := range f.keeps {
-			if k.stream.currentKept(k) {
-				copies = append(copies, k)
-			}
+		live, bytes := f.liveKeeps()
+		if bytes <= f.end/keptShare {
+			copies = append(copies, live...)
 		}
 	}
 	s.mu.Unlock()
 	if err := s.copyForward(copies); err != nil && !errors.Is(err, log.ErrSuspect) {
-		return err
+		return err // a damaged one keeps its file
 	}
 	s.mu.Lock()
 	for st, to := range firsts {
@@ -167,39 +167,68 @@ func (st *Stream) keptBelow(to log.Offset) ([]*kept, error) {
 	return out, nil
 }
 
-func (st *Stream) currentKept(k *kept) bool { return slices.Contains(st.keeps, k) }
+func (st *Stream) currentKept(k *kept) bool {
+	i, found := slices.BinarySearchFunc(st.keeps, k, func(a, b *kept) int { return cmp.Compare(a.offset, b.offset) })
+	return found && st.keeps[i] == k
+}
+
+// keptShare: a file in which only kept entries are still wanted is given up when
+// they are at most this part of it. Dense ones stay where they are, or the same
+// entries would be copied for ever.
+const keptShare = 4
+
+// liveKeeps are the kept entries whose newest copy is in f, and their bytes.
+func (f *file) liveKeeps() (live []*kept, bytes int64) {
+	for _, k := range f.keeps {
+		if k.stream.currentKept(k) {
+			live = append(live, k)
+			bytes += int64(k.size)
+		}
+	}
+	return live, bytes
+}
 
 // copyForward appends kept entries to the journal again and waits until they are
 // durable there.
 func (s *Store) copyForward(copies []*kept) error {
+	var errs []error
+	done := make(chan error, len(copies)) // told by the committer, once for each that is queued
+	queued := 0
 	for _, k := range copies {
-		if err := s.copyOne(k); err != nil {
-			return fmt.Errorf("stream %q: keep entry %d: %w", k.stream.name, k.offset, err)
+		switch wait, err := s.copyOne(k, done); {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("stream %q: keep entry %d: %w", k.stream.name, k.offset, err))
+		case wait:
+			queued++
 		}
 	}
-	return nil
+	for range queued {
+		errs = append(errs, <-done)
+	}
+	return errors.Join(errs...)
 }
 
-func (s *Store) copyOne(k *kept) error {
+// copyOne queues a copy; false when the entry need not be kept.
+func (s *Store) copyOne(k *kept, done chan<- error) (bool, error) {
 	st := k.stream
 	s.mu.Lock()
 	handle, err := s.acquireLocked(k.file)
 	s.mu.Unlock()
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer s.release(k.file)
 	p := plan{file: k.file, handle: handle, places: []int64{indexPlace(k.entry)}, offsets: []log.Offset{k.offset}}
 	entries, _, _, err := p.read(st, Query{BytesMax: log.MaxPayload}, nil, nil)
 	if errors.Is(err, log.ErrSuspect) {
-		return err
+		return false, err
 	}
 	if err != nil || len(entries) != 1 {
-		return errors.Join(err, errFormat)
+		return false, errors.Join(err, errFormat)
 	}
 	e := entries[0]
 	if !slices.Contains(s.cfg.KeepTopics, e.Topic) {
-		return nil // shares the class of a kept topic, no more
+		return false, nil // shares the class of a kept topic, no more
 	}
 	r := record{
 		Kind: kindKept, Length: uint32(len(e.Payload)), PayloadCRC: e.Checksum, Stream: st.id, Segment: st.segmentOf(e.Offset),
@@ -208,11 +237,7 @@ func (s *Store) copyOne(k *kept) error {
 	if e.EndsTransaction {
 		r.Flags |= flagEnds
 	}
-	done := make(chan error, 1) // told once by the committer
-	if err := s.enqueue(context.Background(), st, &r, e.Payload, done); err != nil {
-		return err
-	}
-	return <-done
+	return true, s.enqueue(context.Background(), st, &r, e.Payload, done)
 }
 
 // enqueue adds a record that is not an append to the filling group.
