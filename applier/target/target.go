@@ -84,9 +84,10 @@ type Outcome struct {
 	Statements                 int // SQL statements sent
 	// InsertFound: INSERTs whose own row was there already and became the
 	// image. UpdateMissing: UPDATEs whose row was not there and was inserted.
-	// DeleteMissing: DELETEs whose row was gone already. In merged statements
-	// they come from affected-row counts and may be too low, never too high,
-	// when both an absent and a changed row cancel out.
+	// DeleteMissing: DELETEs whose row was gone already. For merged statements
+	// they come from affected-row counts: a row that is there and equal to the
+	// image already counts as missing for an UPDATE, and not at all for an
+	// INSERT.
 	InsertFound, UpdateMissing, DeleteMissing int
 }
 
