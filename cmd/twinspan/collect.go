@@ -36,7 +36,7 @@ func (p *process) status(ctx context.Context) *admin.Document {
 	if a != nil && c != nil {
 		s, r := a.Status(), c.Status(ctx)
 		d.Applier = applierStatus(p.cfg.Target.Address, s, r)
-		d.Lag.SourceToTarget = lagOfApplier(s, r, d.At)
+		d.Lag.SourceToTarget = lagOfApplier(s, r, d.At, d.Log.Error == "")
 	}
 	d.Lag.EndToEnd = larger(d.Lag.SourceToLog, d.Lag.SourceToTarget)
 	return d
@@ -93,8 +93,9 @@ func lagOfProducer(s producer.Status) *float64 {
 }
 
 // lagOfApplier is the age of the oldest transaction in the log that is not on the
-// target. One that was not read yet counts from the newest one that was.
-func lagOfApplier(s applier.Status, r consumer.Status, now time.Time) *float64 {
+// target. One that was not read yet counts from the newest one that was. While
+// the log can't be seen, nobody knows what is in it.
+func lagOfApplier(s applier.Status, r consumer.Status, now time.Time, logSeen bool) *float64 {
 	since := func(t *time.Time) *float64 {
 		if t == nil {
 			return nil
@@ -107,11 +108,22 @@ func lagOfApplier(s applier.Status, r consumer.Status, now time.Time) *float64 {
 		return since(s.Newest) // at most this old: more is not known
 	case s.Pending != nil:
 		return &s.LagSeconds
+	case !logSeen:
+		return nil
 	case r.Behind > 0 && r.Read != nil:
 		return since(r.Read)
 	}
 	zero := 0.0
 	return &zero
+}
+
+// logAway is nil while the log answers. A reader says nothing of a node that is
+// gone for a moment; it comes back to it by itself.
+func (p *process) logAway(ctx context.Context) error {
+	if _, err := p.log.Bounds(ctx, p.cfg.Stream); err != nil && !errors.Is(err, log.ErrNoStream) {
+		return err
+	}
+	return nil
 }
 
 func larger(a, b *float64) *float64 {
@@ -153,7 +165,7 @@ func (p *process) insideConsumer() (halts []daemon.Halt, trouble string) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	s, r := a.Status(), c.Status(ctx)
+	s, r, away := a.Status(), c.Status(ctx), p.logAway(ctx)
 	for _, h := range s.Halts {
 		halts = append(halts, daemon.Halt{Code: string(h.Code), Detail: h.Reason, Remedy: h.Remedy, Offset: h.Place.Offset, Since: h.Since})
 	}
@@ -165,6 +177,8 @@ func (p *process) insideConsumer() (halts []daemon.Halt, trouble string) {
 		trouble = s.Troubles[0]
 	case r.Trouble != "":
 		trouble = r.Trouble
+	case away != nil:
+		trouble = away.Error()
 	case !s.Owner:
 		trouble = "taking the stream over on the target"
 	}
@@ -221,7 +235,7 @@ func (m *meter) Collect(ch chan<- prometheus.Metric) {
 		gauge(descLag, orNaN(lagOfProducer(x.Status())), m.p.cfg.Stream, "source_to_log")
 	}
 	if a, c := m.p.applier.Load(), m.p.consumer.Load(); a != nil && c != nil {
-		gauge(descLag, orNaN(lagOfApplier(a.Status(), c.Status(ctx), now)), m.p.cfg.Stream, "source_to_target")
+		gauge(descLag, orNaN(lagOfApplier(a.Status(), c.Status(ctx), now, m.p.logAway(ctx) == nil)), m.p.cfg.Stream, "source_to_target")
 	}
 }
 

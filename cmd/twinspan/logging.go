@@ -12,11 +12,14 @@ import (
 	"github.com/twinspan/twinspan/internal/config"
 )
 
-// newLogger writes to w: JSON, or lines for people on a terminal.
-func newLogger(w io.Writer, c config.Logging) zerolog.Logger {
+func init() {
 	zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000000Z07:00"
 	zerolog.TimestampFunc = func() time.Time { return time.Now().UTC() }
 	zerolog.DurationFieldUnit = time.Millisecond
+}
+
+// newLogger writes to w: JSON, or lines for people on a terminal.
+func newLogger(w io.Writer, c config.Logging) zerolog.Logger {
 	f, isFile := w.(*os.File)
 	terminal := isFile && term.IsTerminal(int(f.Fd()))
 	if c.Format == "console" || c.Format == "auto" && terminal {

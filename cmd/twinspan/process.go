@@ -73,22 +73,16 @@ func assemble(c *config.Config, logger zerolog.Logger) (p *process, err error) {
 	}
 	undo = append(undo, p.log.Close)
 	if c.Has(config.RoleProducer) {
-		// Made once now, to find what is wrong with the configuration.
-		if _, err = producer.New(producerConfig(c), p.log, logger); err != nil {
-			return nil, cli.Fail(cli.ExitUsage, err, "twinspan config check")
-		}
 		roles = append(roles, daemon.Role{Name: string(config.RoleProducer), Run: p.runProducer, Judge: judge, Inside: p.insideProducer})
 	}
 	if c.Has(config.RoleConsumer) {
-		if _, err = applier.New(applierConfig(c), logger); err != nil {
-			return nil, cli.Fail(cli.ExitUsage, err, "twinspan config check")
-		}
 		roles = append(roles, daemon.Role{Name: string(config.RoleConsumer), Run: p.runConsumer, Judge: judge, Inside: p.insideConsumer})
 	}
 	p.daemon = daemon.New(logger, roles...)
 	p.metrics.MustRegister(&meter{p},
 		part{func() prometheus.Collector { return collector(p.producer.Load()) }},
-		part{func() prometheus.Collector { return collector(p.consumer.Load()) }})
+		part{func() prometheus.Collector { return collector(p.consumer.Load()) }},
+		part{func() prometheus.Collector { return collector(p.applier.Load()) }})
 	p.admin, err = admin.New(admin.Options{
 		Listen: c.Admin.Listen, Pprof: c.Admin.Pprof, Metrics: p.metrics, Status: p.status, Ready: p.daemon.Ready, Log: logger,
 	})
@@ -240,7 +234,11 @@ func judge(err error) daemon.Verdict {
 	if h := binlog.AsHalt(err); h != nil {
 		// The producer waits for whatever may pass; it ends only when
 		// another owns the stream, and must not take it back.
-		return daemon.Verdict{Final: true, Halt: &daemon.Halt{Code: string(h.Code), Detail: h.Error(), Remedy: h.Remedy, GTID: h.GTID}}
+		detail := h.Detail
+		if h.Cause != nil {
+			detail += ": " + h.Cause.Error()
+		}
+		return daemon.Verdict{Final: true, Halt: &daemon.Halt{Code: string(h.Code), Detail: detail, Remedy: h.Remedy, GTID: h.GTID}}
 	}
 	if errors.Is(err, applier.ErrFenced) {
 		return daemon.Verdict{Final: true, Halt: &daemon.Halt{Code: "FENCED", Detail: err.Error(),

@@ -138,6 +138,13 @@ func TestProblemsNameTheirLine(t *testing.T) {
 			strings.Replace(minimal, "source: {", "source: {password: x, password_file: /y, ", 1),
 			[]string{"t.yaml:4:20: source.password: set beside password_file: keep one of the two"},
 		},
+		"start": {
+			minimal + "producer:\n  start: earlist\n  skip: [0-1-5, nine]\n",
+			[]string{
+				`t.yaml:7:10: producer.start: "earlist": did you mean earliest?`,
+				`t.yaml:8:17: producer.skip[1]: "nine" is not a GTID`,
+			},
+		},
 		"anchor": {
 			minimal + "consumer: &x\n  group: a\n",
 			[]string{"t.yaml:6:11: consumer: anchors, aliases and tags are not used in this file: write the value out"},

@@ -12,6 +12,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/twinspan/twinspan/change/gtid"
 	"github.com/twinspan/twinspan/internal/server"
 )
 
@@ -151,18 +152,40 @@ func (v *validator) node() {
 
 func (v *validator) producer() {
 	p := v.c.Producer
-	if p.Start == "" {
-		v.problem("producer.start", "empty: use earliest, current, or a GTID set")
-	} else if !strings.ContainsAny(p.Start, ":-") && p.Start != "earliest" && p.Start != "current" {
-		hint := "use earliest, current, or a GTID set"
-		if n := nearest(p.Start, []string{"earliest", "current"}); n != "" {
-			hint = "did you mean " + n + "?"
+	v.start(p.Start)
+	for i, id := range p.Skip {
+		if !gtidSet(id) || strings.ContainsAny(id, ", ") {
+			path := fmt.Sprintf("producer.skip[%d]", i)
+			if v.origins[path] == "" {
+				path = "producer.skip"
+			}
+			v.problem(path, "%q is not a GTID", id)
 		}
-		v.problem("producer.start", "%q: %s", p.Start, hint)
 	}
 	bytesBetween(v, "producer.batch_bytes_max", p.BatchBytesMax, 1<<10, 16<<20)
 	bytesBetween(v, "producer.transaction_chunk_bytes", p.TransactionChunkBytes, 64<<10, 16<<20)
 	durationUpTo(v, "producer.batch_delay", p.BatchDelay, 10*time.Second)
+}
+
+func (v *validator) start(s string) {
+	if s == "earliest" || s == "current" || gtidSet(s) {
+		return
+	}
+	hint := "use earliest, current, or a GTID set"
+	if n := nearest(s, []string{"earliest", "current"}); n != "" {
+		hint = "did you mean " + n + "?"
+	}
+	v.problem("producer.start", "%q: %s", s, hint)
+}
+
+// gtidSet tells whether s is a GTID set of either flavour that is not empty.
+func gtidSet(s string) bool {
+	for _, flavor := range []server.Flavor{server.MySQL, server.MariaDB} {
+		if set, err := gtid.Parse(string(flavor), s); err == nil && !set.IsEmpty() {
+			return true
+		}
+	}
+	return false
 }
 
 func (v *validator) consumer() {

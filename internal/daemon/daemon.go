@@ -81,7 +81,7 @@ const (
 	pauseMin = 200 * time.Millisecond
 	pauseMax = 15 * time.Second
 	// pauseHalt is how often a halted role looks whether its reason is gone.
-	pauseHalt = 30 * time.Second
+	pauseHalt = 10 * time.Second
 	// steady is how long a role must have run for the pause to start small again.
 	steady = 30 * time.Second
 )
