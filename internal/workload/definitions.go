@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/twinspan/twinspan/internal/server"
 )
@@ -185,7 +186,7 @@ func (w *Workload) Scenario(ctx context.Context, name string) error {
 				return err
 			}
 			defer c.close()
-			return w.play(ctx, c, s)
+			return w.play(ctx, c, s, 0)
 		}
 	}
 	return fmt.Errorf("workload: no DDL scenario %q", name)
@@ -213,19 +214,19 @@ func (w *Workload) definitions(ctx context.Context) error {
 				return unlessDone(ctx, err)
 			}
 			w.cfg.Log.Debug().Str("scenario", s.name).Msg("definitions")
-			err = w.settle(w.play(ctx, c, s))
+			err = w.settle(w.play(ctx, c, s, w.cfg.DDLEvery))
 			c.close()
 			if err != nil && ctx.Err() == nil {
 				w.reconnects.Add(1)
 			}
-			if err := sleep(ctx, w.cfg.DDLEvery); err != nil {
-				return unlessDone(ctx, err)
+			if ctx.Err() != nil {
+				return nil
 			}
 		}
 	}
 }
 
-func (w *Workload) play(ctx context.Context, c *client, s scenario) error {
+func (w *Workload) play(ctx context.Context, c *client, s scenario, pause time.Duration) error {
 	number := strconv.FormatInt(w.played.Add(1), 10)
 	names := strings.NewReplacer("{t}", "t"+number, "{u}", "u"+number, "{n}", number)
 	if err := c.exec(ctx, "USE "+ddlSchema); err != nil && server.ErrorNumber(err) != 1049 { // startOver was cut short
@@ -246,6 +247,9 @@ func (w *Workload) play(ctx context.Context, c *client, s scenario) error {
 			w.rows.Add(c.rows)
 		} else {
 			w.ddl.Add(1)
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -33,7 +33,8 @@ type Config struct {
 	Rate float64
 	// Transactions ends Run after so many commits; 0: only its context does.
 	Transactions int64
-	// DDLEvery is the pause between two DDL scenarios; 0: no DDL.
+	// DDLEvery is the pause after every statement of the DDL scenarios, which
+	// follow each other without end; 0: no DDL.
 	DDLEvery time.Duration
 	// Types includes the tables with every column type; they cost most of the bytes.
 	Types bool

@@ -111,7 +111,7 @@ func (d *demo) prepare(ctx context.Context) error {
 		return err
 	}
 	d.load = workload.New(workload.Config{
-		Seed: d.seed, DB: d.primary.DB(), Clients: d.clients, Rate: d.rate, Types: true, DDLEvery: 200 * time.Millisecond,
+		Seed: d.seed, DB: d.primary.DB(), Clients: d.clients, Rate: d.rate, Types: true, DDLEvery: 300 * time.Millisecond,
 		Log: zerolog.New(f).With().Timestamp().Logger(),
 	})
 	if err := d.load.Prepare(ctx); err != nil {
@@ -157,34 +157,24 @@ func (d *demo) crash(ctx context.Context) error {
 		d.killer(first[0]), d.killer(first[1]), d.killer(first[2]), d.restartStandby, d.largeTransaction,
 		d.killer(second[0]), d.killer(second[1]), d.killer(second[2]),
 	}
-	// The last second is for the load alone.
+	// At fixed times, whatever one of them takes; the last second is for the
+	// load alone.
 	gap := (d.length - time.Second) / time.Duration(len(plan)+1)
-	var large sync.WaitGroup
-	defer large.Wait()
+	g, gctx := errgroup.WithContext(ctx)
 	for i, do := range plan {
-		wait := gap - gap/8 + time.Duration(r.Int64N(int64(gap/4)))
+		at := d.began.Add(gap*time.Duration(i+1) - gap/8 + time.Duration(r.Int64N(int64(gap/4))))
 		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(wait):
-		}
-		if i == 4 { // goes on while the next process is killed
-			large.Go(func() {
-				if err := do(ctx); err != nil && ctx.Err() == nil {
-					d.screen.event("large transaction: %v", err)
-				}
-			})
-			continue
-		}
-		if err := do(ctx); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
+		case <-gctx.Done():
+		case <-time.After(time.Until(at)):
+			g.Go(func() error { return do(gctx) })
 		}
 	}
+	err := g.Wait()
 	<-ctx.Done()
-	return nil
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return nil // the load was over in the middle of it
+	}
+	return err
 }
 
 func (d *demo) killer(r harness.Role) func(context.Context) error {
@@ -194,7 +184,7 @@ func (d *demo) killer(r harness.Role) func(context.Context) error {
 			return err
 		}
 		d.screen.event("kill -9 %d (%s)", pid, r)
-		// Without ctx: a started process is what the next step needs.
+		// Without ctx: what was killed must run again in any case.
 		began := time.Now()
 		if err := d.pipeline.Start(context.WithoutCancel(ctx), r); err != nil {
 			return err
