@@ -210,7 +210,9 @@ func (c *Client) connectTo(ctx context.Context, address string) (*session, error
 		_ = conn.Close() // it never was of use
 		return nil, errors.Join(ctx.Err(), fmt.Errorf("greeting: %w", err))
 	}
-	s.SetIdle(c.cfg.IdleTimeout)
+	// The node drops us after its idle time, and pings every quarter of it.
+	theirs := time.Duration(w.IdleMS) * time.Millisecond
+	s.SetIdle(max(c.cfg.IdleTimeout, theirs/2), max(min(c.cfg.IdleTimeout, theirs)/4, time.Millisecond))
 	s.ping.Go(func() { s.KeepAlive(s.stop) })
 	return s, nil
 }

@@ -99,7 +99,7 @@ func (c *conn) greet(ctx context.Context) error {
 		return err
 	}
 	c.log = c.log.With().Str("client", printable(hello.Client)).Logger()
-	c.link.SetIdle(c.node.cfg.IdleTimeout)
+	c.link.SetIdle(c.node.cfg.IdleTimeout, c.node.cfg.IdleTimeout/4)
 	return c.link.Send(&wire.Welcome{
 		Version: v, Node: c.node.cfg.Name, UUID: c.node.store.UUID(), IdleMS: uint32(c.node.cfg.IdleTimeout / time.Millisecond),
 	})

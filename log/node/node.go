@@ -199,8 +199,10 @@ func (n *Node) accept(ctx context.Context, all *sync.WaitGroup) {
 			continue
 		}
 		c := n.admit(raw)
-		if c == nil {
+		if c == nil && ctx.Err() == nil {
 			n.log.Warn().Stringer("peer", raw.RemoteAddr()).Int("connections_max", n.cfg.ConnectionsMax).Msg("log node refuses a connection: too many are open")
+		}
+		if c == nil {
 			_ = raw.Close() // nothing was sent on it
 			continue
 		}

@@ -335,7 +335,11 @@ func TestFailedWrites(t *testing.T) {
 	for _, kind := range []vfs.OpKind{vfs.OpWrite, vfs.OpSync, vfs.OpRename, vfs.OpSyncDir, vfs.OpCreate} {
 		for _, done := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/took effect %v", kind, done), func(t *testing.T) {
-				for nth := range 12 {
+				times := 12
+				if testing.Short() {
+					times = 3
+				}
+				for nth := range times {
 					failOnce(t, kind, nth, done)
 				}
 			})

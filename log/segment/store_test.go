@@ -8,10 +8,14 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
 
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/segment"
+	"github.com/twinspan/twinspan/log/vfs"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // opened is a running store that the test's end closes.
 type opened struct {
@@ -188,4 +192,38 @@ func BenchmarkAppend1KiB(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "appends/s")
 	b.ReportMetric(float64(b.N)/float64(max(1, o.Stats().Syncs)), "appends/sync")
+}
+
+// TestManyEpochs opens writer after writer: the list of segments stays bounded,
+// and every epoch but the newest is fenced where it ended.
+func TestManyEpochs(t *testing.T) {
+	c := imageConfig(vfs.NewDisk())
+	c.Retention = segment.Retention{}
+	o := open(t, c)
+	var st *segment.Stream
+	const epochs = 1500
+	for i := range epochs {
+		w := o.writer("s")
+		st = w.st
+		if err := errors.Join(w.append(log.TopicData, true, payload("s", i)), w.wait()); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			continue
+		}
+		p, _, err := st.Progress(w.epoch - 1)
+		if err != nil || !errors.Is(p.Err, log.ErrFenced) || p.Last != log.Offset(i-1) {
+			t.Fatalf("epoch %d: %+v, %v", w.epoch-1, p, err)
+		}
+	}
+	for epoch := log.Epoch(1); epoch < epochs; epoch++ {
+		p, _, err := st.Progress(epoch)
+		if err != nil || !errors.Is(p.Err, log.ErrFenced) || p.Last != log.Offset(epoch-1) && p.Last != log.None {
+			t.Fatalf("epoch %d: %+v, %v", epoch, p, err)
+		}
+	}
+	entries, err := readAll(st, segment.Query{})
+	if err != nil || len(entries) != epochs {
+		t.Fatalf("%d entries: %v", len(entries), err)
+	}
 }

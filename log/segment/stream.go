@@ -125,16 +125,16 @@ func (st *Stream) Progress(epoch log.Epoch) (Progress, <-chan struct{}, error) {
 	case epoch < st.epoch:
 		// Its entries end where the first segment of a later epoch starts.
 		known := false
-		for _, g := range slices.Backward(st.segments) {
-			if g.Epoch <= epoch {
-				known = true
+		for i, g := range slices.Backward(st.segments) {
+			if known = g.Epoch <= epoch; known {
+				known = i > 0 || !st.merged()
 				break
 			}
 			p.Last = g.First - 1
 			known = g.Number == 1
 		}
 		if !known {
-			p.Last = log.None // retention took the segment that would tell
+			p.Last = log.None // the segment that would tell is gone
 		}
 		p.Err = fmt.Errorf("stream %q: epoch %d, the stream is at %d: %w", st.name, epoch, st.epoch, log.ErrFenced)
 	case st.broken != nil:
@@ -374,6 +374,18 @@ func (st *Stream) openSegment() {
 	}
 	st.segments = append(st.segments, metaSegment{Number: open.Number + 1, First: st.last + 1, Epoch: st.epoch})
 	st.segBytes = 0
+	if len(st.segments) > segmentsMax {
+		st.segments = slices.Delete(st.segments, 1, 2)
+	}
+}
+
+// segmentsMax bounds the meta of a stream whose writer restarts for ever while
+// nothing is trimmed: the oldest segments then count as one.
+const segmentsMax = 1024
+
+// merged says that the oldest segment stands for several.
+func (st *Stream) merged() bool {
+	return len(st.segments) > 1 && st.segments[1].Number != st.segments[0].Number+1
 }
 
 // roll closes the open segment because it grew large.

@@ -60,8 +60,9 @@ func (l *Link) Close() error { return l.conn.Close() }
 // Remote is the peer's address.
 func (l *Link) Remote() string { return l.conn.RemoteAddr().String() }
 
-// SetIdle changes how long silence is borne.
-func (l *Link) SetIdle(d time.Duration) { l.opt.Idle = d }
+// SetIdle changes how long silence is borne, and how long one's own may last. It
+// comes before KeepAlive and between two calls of Next.
+func (l *Link) SetIdle(idle, ping time.Duration) { l.opt.Idle, l.opt.Ping = idle, ping }
 
 // Next reads a frame whose body has at most limit bytes. The body is valid until
 // the next call. Pings are passed over. ctx ends a wait for memory, not one for
