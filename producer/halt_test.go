@@ -27,7 +27,7 @@ func newest(t *testing.T, s *mysqltest.Server) string {
 // goes on behind it.
 func TestHaltsOnEvents(t *testing.T) {
 	const maria, my = 1, 2
-	for _, c := range []struct {
+	cases := []struct {
 		name  string
 		on    int
 		code  binlog.Code
@@ -46,17 +46,20 @@ func TestHaltsOnEvents(t *testing.T) {
 			[]string{"SET SESSION binlog_row_value_options=PARTIAL_JSON", "UPDATE d.j SET j=JSON_SET(j,'$.a',2)"}},
 		{"XA", maria, binlog.HaltXA, nil, []string{"XA START 'x'", "INSERT INTO d.t VALUES (60,'x')", "XA END 'x'", "XA PREPARE 'x'"}},
 		{"load data", maria | my, binlog.HaltStatement, nil, []string{"SET SESSION binlog_format=STATEMENT", "LOAD DATA INFILE '/etc/hostname' INTO TABLE d.h"}},
-	} {
-		for _, f := range mysqltest.Flavors() {
+	}
+	for _, f := range mysqltest.Flavors() {
+		srv := mysqltest.Start(t, f)
+		for _, c := range cases {
 			if f.IsMariaDB() && c.on&maria == 0 || !f.IsMariaDB() && c.on&my == 0 {
 				continue
 			}
 			t.Run(c.name+"/"+string(f), func(t *testing.T) {
-				srv := mysqltest.Start(t, f)
-				srv.Exec(t, "CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY, v VARCHAR(20))", "CREATE TABLE d.h (v TEXT)", "INSERT INTO d.t VALUES (1,'a')")
+				srv.Exec(t, "DROP DATABASE IF EXISTS d", "CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY, v VARCHAR(20))", "CREATE TABLE d.h (v TEXT)",
+					"INSERT INTO d.t VALUES (1,'a')")
 				srv.Exec(t, c.setup...)
-				l := newMemLog()
-				p := start(t, srv, l, func(c *Config) { c.Start = StartEarliest })
+				p := startNow(t, srv, nil)
+				l := p.log
+				srv.Exec(t, "INSERT INTO d.t VALUES (2,'before')")
 				p.holds(t, srv)
 				before := p.Status().GTIDSet
 				srv.Exec(t, c.bad...)
@@ -82,6 +85,13 @@ func TestHaltsOnEvents(t *testing.T) {
 				}
 				if len(last.rows) != 1 || texts(last.rows[0].After) != "99,after" {
 					t.Errorf("last: %+v", last)
+				}
+				if err := p.stop(); err != nil {
+					t.Fatal(err)
+				}
+				// An XA transaction that stays prepared would block DROP DATABASE.
+				for _, x := range srv.Query(t, "XA RECOVER") {
+					srv.Exec(t, "XA ROLLBACK '"+x[3]+"'")
 				}
 			})
 		}

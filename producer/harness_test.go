@@ -173,6 +173,14 @@ func start(t testing.TB, s *mysqltest.Server, l log.Log, change func(*Config)) *
 	return sub
 }
 
+// startNow starts a producer at what the server has by now, into a fresh log.
+func startNow(t testing.TB, s *mysqltest.Server, change func(*Config)) *subject {
+	t.Helper()
+	p := start(t, s, newMemLog(), change)
+	eventually(t, "the producer has its start", func() bool { return len(p.log.all()) > 0 })
+	return p
+}
+
 // eventually waits for a condition.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()

@@ -1,6 +1,7 @@
 package producer
 
 import (
+	"context"
 	"strings"
 	"testing"
 
@@ -51,15 +52,19 @@ func TestLeanMetadata(t *testing.T) {
 // event does not show.
 func TestHaltMetadata(t *testing.T) {
 	for _, f := range mysqltest.Flavors() {
+		srv := mysqltest.Start(t, f, lean(f)...)
 		for name, ddl := range map[string]string{
 			"renamed column": "ALTER TABLE d.t CHANGE v w INT", "dropped": "DROP TABLE d.t", "swapped": "RENAME TABLE d.t TO d.o, d.o2 TO d.t",
 			"dropped schema": "DROP DATABASE d", "index": "CREATE INDEX i ON d.t (v)",
 		} {
 			t.Run(string(f)+"/"+name, func(t *testing.T) {
-				srv := mysqltest.Start(t, f, lean(f)...)
-				srv.Exec(t, "CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY, v INT)", "CREATE TABLE d.o2 (id INT PRIMARY KEY, z INT)",
-					"INSERT INTO d.t VALUES (1,2)", "CREATE TABLE d.other (id INT PRIMARY KEY)", ddl)
-				p := start(t, srv, newMemLog(), func(c *Config) { c.Start = StartEarliest })
+				srv.Exec(t, "DROP DATABASE IF EXISTS d", "CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY, v INT)", "CREATE TABLE d.o2 (id INT PRIMARY KEY, z INT)")
+				from, err := srv.GTIDs(context.Background())
+				if err != nil {
+					t.Fatal(err)
+				}
+				srv.Exec(t, "INSERT INTO d.t VALUES (1,2)", "CREATE TABLE d.other (id INT PRIMARY KEY)", ddl)
+				p := start(t, srv, newMemLog(), func(c *Config) { c.Start = from })
 				p.halts(t, binlog.HaltMetadata)
 			})
 		}

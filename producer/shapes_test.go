@@ -30,18 +30,18 @@ func story(t testing.TB, flavor string, l *memLog) string {
 func TestCompressedTransactions(t *testing.T) {
 	for _, f := range mysqltest.Flavors() {
 		t.Run(string(f), func(t *testing.T) {
-			setting := "binlog-transaction-compression"
+			setting := "binlog_transaction_compression"
 			if f.IsMariaDB() {
-				setting = "log-bin-compress"
+				setting = "log_bin_compress"
+			}
+			srv := mysqltest.Start(t, f)
+			if f.IsMariaDB() {
+				srv.Exec(t, "SET GLOBAL log_bin_compress_min_len=10")
 			}
 			var stories [2]string
 			for i, on := range []string{"OFF", "ON"} {
-				opts := []mysqltest.Option{mysqltest.With(setting, on)}
-				if f.IsMariaDB() {
-					opts = append(opts, mysqltest.With("log-bin-compress-min-len", "10"))
-				}
-				srv := mysqltest.Start(t, f, opts...)
-				p := start(t, srv, newMemLog(), func(c *Config) { c.Start = StartEarliest })
+				srv.Exec(t, "DROP DATABASE IF EXISTS d", "SET GLOBAL "+setting+"="+on)
+				p := startNow(t, srv, nil)
 				srv.Exec(t, "CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY, v VARCHAR(2000), e ENUM('a','b'))",
 					"INSERT INTO d.t VALUES (1,REPEAT('x',900),'a'),(2,REPEAT('y',900),'b')", "UPDATE d.t SET v=CONCAT(v,'') , e='b'",
 					"BEGIN", "DELETE FROM d.t WHERE id=2", "SAVEPOINT s", "DELETE FROM d.t WHERE id=1", "ROLLBACK TO s", "COMMIT",
