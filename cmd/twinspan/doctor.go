@@ -101,11 +101,7 @@ func examine(ctx context.Context, c *config.Config, subjects []string) ([]*docto
 			if target, err = server.Open(c.Target, doctorOptions); err != nil {
 				return nil, err
 			}
-			r = doctor.Target(ctx, target, doctor.TargetOptions{Address: c.Target.Address})
-			if source != nil && r.Err == nil {
-				doctor.Pair(ctx, source, target, r)
-			}
-			return r, nil
+			return doctor.Target(ctx, target, doctor.TargetOptions{Address: c.Target.Address, Source: source}), nil
 		}},
 	} {
 		want, err := wants(s.name, s.configured)

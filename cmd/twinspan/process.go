@@ -279,17 +279,14 @@ func lookAtTarget(ctx context.Context, c *config.Config) (*doctor.Report, error)
 		return nil, err
 	}
 	defer db.Close()
-	r := doctor.Target(ctx, db, doctor.TargetOptions{Address: c.Target.Address})
-	if c.Source.Address == "" || r.Err != nil {
-		return r, nil
+	o := doctor.TargetOptions{Address: c.Target.Address}
+	if c.Source.Address != "" {
+		if o.Source, err = server.Open(c.Source, doctorOptions); err != nil {
+			return nil, err
+		}
+		defer o.Source.Close()
 	}
-	source, err := server.Open(c.Source, doctorOptions)
-	if err != nil {
-		return nil, err
-	}
-	defer source.Close()
-	doctor.Pair(ctx, source, db, r)
-	return r, nil
+	return doctor.Target(ctx, db, o), nil
 }
 
 // hostName is shown to people who look at the target's record of its owner.
