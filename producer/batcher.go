@@ -187,7 +187,7 @@ func (b *batcher) bound() error {
 	}
 	if size > log.MaxPayload-(1<<20) {
 		return &Halt{Code: binlog.HaltTooLarge, GTID: b.tx.GTID,
-			Detail: fmt.Sprintf("one row takes %d bytes, and an entry of the log at most %d", size, log.MaxPayload),
+			Detail: fmt.Sprintf("one row or statement takes %d bytes, and an entry of the log at most %d", size, log.MaxPayload),
 			Remedy: "store such values in pieces; to go on, bring the target in line and skip this GTID"}
 	}
 	if size >= b.chunkBytes {

@@ -84,7 +84,7 @@ func (p *Producer) Run(ctx context.Context) (err error) {
 		pause := backoff/2 + mathrand.N(backoff/2)
 		backoff = min(2*backoff, p.cfg.BackoffMax)
 		p.board.trouble(err)
-		p.logger.Warn().Err(err).Dur("pause", pause).Msg("can't append to the log")
+		p.logger.Warn().Err(err).Dur("pause", pause).Msg("can't go on; trying again")
 		if err := sleep(ctx, pause); err != nil {
 			return nil
 		}

@@ -139,7 +139,7 @@ func (d *dumper) start(o dumpOptions) error {
 		}
 	}
 	if err := d.register(o.serverID); err != nil {
-		return fmt.Errorf("register as a replica: %w", err)
+		return fmt.Errorf("register as a replica (the account needs REPLICATION SLAVE): %w", err)
 	}
 	if o.flavor == server.MariaDB {
 		return d.askMariaDB(o)
@@ -250,7 +250,7 @@ func refusal(err error) *Halt {
 	switch {
 	case has("purged", "could not find gtid state", "missing transactions", "could not find first log"):
 		return haltf(HaltGap, remedySnapshot, "the server can't continue from the log's GTID set").because(err)
-	case has("more gtids than", "not in the master's binlog", "which is not in the", "has not been generated"):
+	case has("more gtids than", "not in the master's binlog", "which is not in the", "has not been generated", "diverged", "requested slave gtid state not found"):
 		return haltf(HaltLogAhead, remedyLogAhead, "the server does not know all that the log holds").because(err)
 	case has("anonymous transaction", "auto_position mode"):
 		return haltf(HaltNoGTID, remedyNoGTID, "the binlog has transactions without GTID").because(err)

@@ -64,9 +64,11 @@ func (s *Stream) errantCheck(st State) func(context.Context, string) error {
 		}
 		has, err := known.ContainsGTID(id)
 		if err == nil && !has {
-			if known, err = executed(ctx, s.first, st.Flavor); err == nil {
+			asking, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
+			if known, err = executed(asking, s.first, st.Flavor); err == nil {
 				has, err = known.ContainsGTID(id)
 			}
+			cancel()
 		}
 		if err != nil {
 			return fmt.Errorf("ask the primary %s for %s: %w", s.cfg.Primary.Address, id, err)

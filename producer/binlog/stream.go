@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -75,6 +76,15 @@ func New(cfg Config, log zerolog.Logger) (*Stream, error) {
 	if cfg.Heartbeat < 10*time.Millisecond || cfg.ReadTimeout <= cfg.Heartbeat {
 		return nil, fmt.Errorf("binlog stream of %s: read timeout %s must be above heartbeat %s", cfg.Server.Address, cfg.ReadTimeout, cfg.Heartbeat)
 	}
+	skip := make([]string, len(cfg.Skip))
+	for i, id := range cfg.Skip {
+		id = strings.ToLower(strings.TrimSpace(id))
+		if my := gtid.Valid(gtid.MySQL, id); my != nil && gtid.Valid(gtid.MariaDB, id) != nil {
+			return nil, fmt.Errorf("skip %q: %w", id, my)
+		}
+		skip[i] = id
+	}
+	cfg.Skip = skip
 	if cfg.BackoffMax == 0 {
 		cfg.BackoffMax = 10 * time.Second
 	}
