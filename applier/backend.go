@@ -30,6 +30,9 @@ type backend interface {
 	route(ctx context.Context, source *schema.Table) (*route, error)
 	// forget drops what is known of the target's tables.
 	forget()
+	// changed drops what a statement may have changed, and says which tables'
+	// routes are void; all: every one.
+	changed(d *change.DDL) (names []schema.Name, all bool)
 	// ddl replays a statement of a source of that flavour, once, however often
 	// it is called. Fails with ErrFenced.
 	ddl(ctx context.Context, epoch uint64, p change.Place, d *change.DDL, source server.Flavor) error

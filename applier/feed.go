@@ -3,7 +3,9 @@ package applier
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twinspan/twinspan/applier/causality"
@@ -22,7 +24,7 @@ import (
 // It returns when the rows are with their lanes, not when they are durable, and
 // blocks while the window is full; a DDL is carried out before it returns. The
 // rows belong to the applier from here on. One goroutine feeds. Errors: ctx's;
-// log.ErrClosed when Run has ended.
+// ErrFenced or log.ErrClosed when Run has ended or is about to.
 //
 // The caller must have seen the transaction's end in the log before it feeds
 // the first part.
@@ -249,14 +251,30 @@ func (a *Applier) ddl(ctx context.Context, p change.Place, t *change.Transaction
 	if err != nil {
 		return err
 	}
-	a.backend.forget()
-	clear(a.routes)
-	clear(a.current)
-	a.last = nil
+	a.changed(t.DDL)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.state.ddls++
 	return nil
+}
+
+// changed drops the routes that a statement made void. Everything was drained
+// before it.
+func (a *Applier) changed(d *change.DDL) {
+	names, all := a.backend.changed(d)
+	a.last = nil
+	if all {
+		clear(a.routes)
+		clear(a.current)
+		return
+	}
+	for _, n := range names {
+		same := func(m schema.Name) bool {
+			return strings.EqualFold(m.Schema, n.Schema) && strings.EqualFold(m.Table, n.Table)
+		}
+		maps.DeleteFunc(a.routes, func(t *schema.Table, r *route) bool { return same(t.Name) || same(r.routing.Name()) })
+		maps.DeleteFunc(a.current, func(m schema.Name, _ *route) bool { return same(m) })
+	}
 }
 
 // drained returns when all that was dispatched is durable, and the floor says so.
@@ -339,6 +357,11 @@ func (a *Applier) untilDoneWithin(ctx context.Context, within func(int) time.Dur
 			return context.Cause(ctx)
 		}
 		if isFenced(err) {
+			a.mu.Lock()
+			if a.group != nil { // not while Run itself is taking over
+				a.group.fail(err)
+			}
+			a.mu.Unlock()
 			return err
 		}
 		a.note(dispatcherSlot, err, p, what)

@@ -149,6 +149,8 @@ func (c *client) route(_ context.Context, source *schema.Table) (*route, error) 
 
 func (c *client) forget() {}
 
+func (c *client) changed(*change.DDL) (names []schema.Name, all bool) { return nil, true }
+
 func (c *client) ddl(_ context.Context, epoch uint64, p change.Place, _ *change.DDL, _ server.Flavor) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

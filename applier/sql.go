@@ -28,9 +28,6 @@ type sqlBackend struct {
 	catalog *target.Catalog // made at the first connection
 	flavor  server.Flavor
 
-	// ddlDB has connections that the server ends when they are silent for the
-	// lease: with them goes the lock that keeps two owners from running one
-	// statement twice.
 	ddlDB   *sql.DB
 	runners map[server.Flavor]*target.DDLRunner // by source; of the feeding goroutine
 
@@ -39,18 +36,24 @@ type sqlBackend struct {
 }
 
 func newSQLBackend(cfg Config, logger zerolog.Logger) (*sqlBackend, error) {
-	// As target.Open does, and without trust in the server's own defaults.
-	db, err := server.Open(cfg.Target, server.Options{FoundRows: true, Session: map[string]string{"autocommit": "1", "time_zone": "'+00:00'"}})
+	lease := cfg.leaseSeconds()
+	// What the server's own defaults must not decide. Silent connections end
+	// with the lease, and with them the locks of an owner that stands still.
+	session := map[string]string{
+		"autocommit": "1", "time_zone": "'+00:00'",
+		"wait_timeout": strconv.Itoa(lease), "net_write_timeout": strconv.Itoa(lease),
+	}
+	db, err := server.Open(cfg.Target, server.Options{FoundRows: true, Session: session}) // FoundRows as target.Open
 	if err != nil {
 		return nil, err
 	}
 	db.SetMaxIdleConns(2)
+	db.SetConnMaxIdleTime(cfg.Lease / 2)
 	b := &sqlBackend{cfg: cfg, log: logger, db: db, runners: map[server.Flavor]*target.DDLRunner{}}
-	b.ddlDB, err = server.Open(cfg.Target, server.Options{
-		Session: map[string]string{"autocommit": "1", "wait_timeout": strconv.Itoa(b.leaseSeconds())}})
-	if err != nil {
+	if b.ddlDB, err = server.Open(cfg.Target, server.Options{Session: session}); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	b.ddlDB.SetConnMaxIdleTime(cfg.Lease / 2)
 	b.ddlDB.SetMaxIdleConns(1)
 	return b, nil
 }
@@ -330,6 +333,10 @@ func (b *sqlBackend) route(ctx context.Context, source *schema.Table) (*route, e
 }
 
 func (b *sqlBackend) forget() { b.catalog.ForgetAll() }
+
+func (b *sqlBackend) changed(d *change.DDL) (names []schema.Name, all bool) {
+	return b.catalog.Changed(d)
+}
 
 // ddl: who owned the stream before and is still running the statement, or about
 // to, holds the statement's lock, which the runner waits for; its record then

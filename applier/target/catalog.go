@@ -63,6 +63,11 @@ func (c *Catalog) Forget(names ...schema.Name) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.components = nil
+	c.drop(names)
+}
+
+// drop forgets tables; mu is held.
+func (c *Catalog) drop(names []schema.Name) {
 	for _, n := range names {
 		delete(c.tables, n)
 		for have := range c.tables { // also under another spelling
