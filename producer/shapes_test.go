@@ -5,6 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/twinspan/twinspan/change"
 	"github.com/twinspan/twinspan/internal/mysqltest"
 )
 
@@ -179,6 +182,36 @@ func TestInternalSchemas(t *testing.T) {
 			got := story(t, string(f.Server()), p.log)
 			if strings.Contains(got, "zzz") || strings.Contains(got, "twinspan.x insert") || !strings.Contains(got, "d.t insert >1") {
 				t.Errorf("got:\n%s", got)
+			}
+		})
+	}
+}
+
+// TestRowFlags: what an applier must know of foreign keys and unique checks.
+func TestRowFlags(t *testing.T) {
+	for _, f := range mysqltest.Flavors() {
+		t.Run(string(f), func(t *testing.T) {
+			srv := mysqltest.Start(t, f)
+			srv.Exec(t, "CREATE DATABASE d", "CREATE TABLE d.p (id INT PRIMARY KEY)", "CREATE TABLE d.c (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES d.p (id) ON DELETE CASCADE)",
+				"INSERT INTO d.p VALUES (1)", "INSERT INTO d.c VALUES (1,1)")
+			p := startNow(t, srv, nil)
+			srv.Exec(t, "SET foreign_key_checks=0, unique_checks=0", "INSERT INTO d.c VALUES (2,7)", "SET foreign_key_checks=1, unique_checks=1", "DELETE FROM d.p")
+			p.holds(t, srv)
+			got := map[string]change.Flags{}
+			for _, x := range readLog(t, string(f.Server()), p.log.all()) {
+				for _, r := range x.rows {
+					got[r.Table.Name.Table+" "+r.Op.String()] = r.Flags
+				}
+			}
+			want := map[string]change.Flags{"c insert": change.NoForeignKeyChecks | change.RelaxedUniqueChecks, "p delete": 0}
+			if !f.IsMariaDB() { // from 9.6 on, cascades are in the binlog
+				want = map[string]change.Flags{
+					"c insert": change.NoForeignKeyChecks | change.RelaxedUniqueChecks | change.CascadesLogged,
+					"c delete": change.NoForeignKeyChecks | change.CascadesLogged, "p delete": change.CascadesLogged,
+				}
+			}
+			if d := cmp.Diff(want, got); d != "" {
+				t.Error(d)
 			}
 		})
 	}

@@ -237,7 +237,7 @@ func (a *assembler) decode(_ context.Context, e *event) error {
 	if m.decoder == nil {
 		return nil
 	}
-	a.row = change.Row{Table: m.decoder.Table(), Op: h.Op, Flags: rowFlags(h.Flags)}
+	a.row = change.Row{Table: m.decoder.Table(), Op: h.Op, Flags: rowFlags(a.flavor, h.Flags)}
 	return m.decoder.Rows(e.typ, e.body, &a.arena, func(before, after []change.Value) error {
 		a.row.Position, a.row.Before, a.row.After = a.tx.rows, before, after
 		a.tx.rows++
@@ -246,7 +246,7 @@ func (a *assembler) decode(_ context.Context, e *event) error {
 	})
 }
 
-func rowFlags(f uint16) change.Flags {
+func rowFlags(flavor server.Flavor, f uint16) change.Flags {
 	var out change.Flags
 	if f&replication.NO_FOREIGN_KEY_CHECKS_F != 0 {
 		out |= change.NoForeignKeyChecks
@@ -254,7 +254,7 @@ func rowFlags(f uint16) change.Flags {
 	if f&replication.RELAXED_UNIQUE_CHECKS_F != 0 {
 		out |= change.RelaxedUniqueChecks
 	}
-	if f&replication.USE_SQL_FOREIGN_KEY_F != 0 {
+	if flavor == server.MySQL && f&replication.USE_SQL_FOREIGN_KEY_F != 0 {
 		out |= change.CascadesLogged
 	}
 	return out
