@@ -76,8 +76,7 @@ func readComponents(ctx context.Context, q server.Querier) (*components, error) 
 	}
 	defer rows.Close()
 	parent := map[schema.Name]schema.Name{}
-	var root func(n schema.Name) schema.Name
-	root = func(n schema.Name) schema.Name {
+	root := func(n schema.Name) schema.Name {
 		for {
 			p, ok := parent[n]
 			if !ok {

@@ -8,7 +8,6 @@ import (
 type slot struct {
 	last  int  // index of its last change
 	fresh bool // its first change was an INSERT: the target should not have it
-	same  bool // the net effect is nothing: first before image equals the last after image
 	first int
 }
 
@@ -261,7 +260,7 @@ func (r *run) updateMany(from, to int) (int, error) {
 		distinct[k] = true
 		r.sql = append(r.sql, '(')
 		if err := r.identity(r.rows[i].Before, false); err != nil {
-			return 0, nil // told when it is its turn
+			return 0, nil //nolint:nilerr // told when it is the row's turn
 		}
 		r.sql = append(r.sql, ')')
 	}

@@ -216,11 +216,11 @@ func (w *Workload) definitions(ctx context.Context) error {
 			w.cfg.Log.Debug().Str("scenario", s.name).Msg("definitions")
 			err = w.settle(w.play(ctx, c, s, w.cfg.DDLEvery))
 			c.close()
-			if err != nil && ctx.Err() == nil {
-				w.reconnects.Add(1)
-			}
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // the load is over
+			}
+			if err != nil {
+				w.reconnects.Add(1)
 			}
 		}
 	}

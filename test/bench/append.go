@@ -41,7 +41,9 @@ func appendEntries(ctx context.Context, s settings) error {
 	go func() { ended <- n.Run(ctx) }()
 	defer func() {
 		cancel()
-		<-ended
+		if err := <-ended; err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+		}
 		_ = n.Close() // its folder goes too
 	}()
 	over, err := client.New(client.Config{Nodes: []string{n.Addr().String()}})

@@ -264,7 +264,9 @@ func awaitFetched(ctx context.Context, native *mysqltest.Server, want gtid.Set) 
 					return false, err
 				}
 				done, err := executed(ctx, native)
-				have.Union(done)
+				if err == nil {
+					err = have.Union(done)
+				}
 				return have.Contains(want), err
 			}
 		}
@@ -360,7 +362,7 @@ func (p *pipeline) awaitLogged(ctx context.Context, want gtid.Set) error {
 	return until(ctx, "producer", func() (bool, error) {
 		out, err := exec.CommandContext(ctx, p.binary, "status", "-c", p.config, "-o", "json").Output()
 		if err != nil {
-			return false, nil // not up yet
+			return false, nil //nolint:nilerr // not up yet
 		}
 		var d admin.Document
 		if err := json.Unmarshal(out, &d); err != nil || d.Producer == nil {
@@ -376,7 +378,7 @@ func (p *pipeline) await(ctx context.Context, want gtid.Set) error {
 		var text string
 		err := p.target.DB().QueryRowContext(ctx, "SELECT gtid_set FROM twinspan.progress WHERE stream = 'bench'").Scan(&text)
 		if err != nil {
-			return false, nil // not there yet
+			return false, nil //nolint:nilerr // not there yet
 		}
 		have, err := gtid.Parse("mysql", text)
 		return have.Contains(want), err

@@ -314,8 +314,9 @@ func (p *Pipeline) WaitApplied(ctx context.Context, text string, patience time.D
 			looked = time.Now()
 		}
 		if time.Since(moved) > patience {
-			return fmt.Errorf("the target stands at %s since %s, wanted %s (%v)\nproducer:\n%s\nconsumer:\n%s", //nolint:errorlint // err may be nil
-				last, patience, want, err, p.Log(Producer, 8), p.Log(Consumer, 8))
+			stuck := fmt.Errorf("the target stands at %s since %s, wanted %s\nproducer:\n%s\nconsumer:\n%s",
+				last, patience, want, p.Log(Producer, 8), p.Log(Consumer, 8))
+			return errors.Join(stuck, err)
 		}
 		select {
 		case <-ctx.Done():
