@@ -45,6 +45,10 @@ func serveChild(dir string) {
 		fail(err)
 	}
 	fmt.Println(n.Addr())
+	go func() { // it must not outlive the test, however that ends
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
 	fail(n.Run(context.Background()))
 }
 
@@ -64,6 +68,9 @@ func spawn(t *testing.T, dir string) *child {
 	c := &child{cmd: exec.Command(exe)}
 	c.cmd.Env = append(os.Environ(), childDir+"="+dir)
 	c.cmd.Stderr = os.Stderr
+	if _, err := c.cmd.StdinPipe(); err != nil { // open as long as this process lives
+		t.Fatal(err)
+	}
 	if c.out, err = c.cmd.StdoutPipe(); err != nil {
 		t.Fatal(err)
 	}
