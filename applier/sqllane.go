@@ -26,8 +26,7 @@ func (b *sqlBackend) lane(ctx context.Context, epoch uint64, index int) (laneSes
 		return nil, err
 	}
 	l := &sqlLane{conn: conn, stream: b.cfg.Stream, index: index, epoch: epoch}
-	// An owner that stands still loses its locks after the lease.
-	if _, err := conn.ExecContext(ctx, fmt.Sprintf("SET SESSION autocommit = 0, wait_timeout = %d", b.leaseSeconds())); err != nil {
+	if _, err := conn.ExecContext(ctx, "SET SESSION autocommit = 0"); err != nil {
 		l.close()
 		return nil, err
 	}

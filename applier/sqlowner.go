@@ -22,7 +22,7 @@ func lockName(kind, stream string) string {
 }
 
 // leaseSeconds is what the owner's connections may be silent for.
-func (b *sqlBackend) leaseSeconds() int { return max(2, int(b.cfg.Lease/time.Second)) }
+func (c Config) leaseSeconds() int { return max(2, int(c.Lease/time.Second)) }
 
 // own takes the stream's named lock, on a connection that is kept for it. The
 // lock only keeps two appliers from taking the stream from each other for ever:
@@ -38,10 +38,7 @@ func (b *sqlBackend) own(ctx context.Context) error {
 		return err
 	}
 	var got sql.NullInt64
-	_, err = conn.ExecContext(ctx, fmt.Sprintf("SET SESSION wait_timeout = %d", b.leaseSeconds()))
-	if err == nil {
-		err = conn.QueryRowContext(ctx, "SELECT GET_LOCK(?, 1)", lockName("owner", b.cfg.Stream)).Scan(&got)
-	}
+	err = conn.QueryRowContext(ctx, "SELECT GET_LOCK(?, 1)", lockName("owner", b.cfg.Stream)).Scan(&got)
 	if err == nil && got.Int64 != 1 {
 		err = fmt.Errorf("stream %s on %s: %w", b.cfg.Stream, b.cfg.Target.Address, errWaiting)
 	}
@@ -68,7 +65,7 @@ func (b *sqlBackend) disown() {
 // another applier has it now is no reason to stop writing before the epoch says so.
 func (b *sqlBackend) hold(ctx context.Context, epoch uint64) error {
 	defer b.disown()
-	tick := time.NewTicker(time.Duration(b.leaseSeconds()) * time.Second / 5)
+	tick := time.NewTicker(time.Duration(b.cfg.leaseSeconds()) * time.Second / 5)
 	defer tick.Stop()
 	for {
 		select {

@@ -227,7 +227,11 @@ func (c *Consumer) feed(ctx context.Context, e log.Entry, p plan) error {
 		}
 		held := ""
 		if i == p.lastComplete {
-			held = p.set
+			// The first one given also tells what was before the log began.
+			if held = p.set; held == "" && !c.given && p.heldOK {
+				held = p.held.String()
+			}
+			c.given = c.given || held != ""
 		}
 		if at, err = c.transaction(ctx, r, t, at, p.skip[i], held); err != nil {
 			return err

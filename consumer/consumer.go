@@ -30,7 +30,7 @@ type Sink interface {
 	// end, empty where that is not known. A part (t.Continued) may be followed
 	// by another at any later place; only the last part's end takes a place of
 	// its own, behind its rows. It blocks while the sink is busy. It fails with
-	// ctx's error, or log.ErrClosed when the sink has ended.
+	// ctx's error, or because the sink has ended, and never will take more.
 	Apply(ctx context.Context, first change.Place, t *change.Transaction, held string) error
 	// Durable is the place up to which all is durable, and the GTID set there.
 	Durable() (change.Place, string)
@@ -60,6 +60,8 @@ type Consumer struct {
 	codecs   *change.Codecs
 	next     change.Place // the first change that was not fed
 	run      openRun      // the transaction that is open before next
+	anchored bool         // the log was found to be the one the sink was fed from
+	given    bool         // the sink was told the log's GTID set
 	entered  bool         // a data entry was read; before it, run is not known
 	held     gtid.Set     // what the log holds before next.Offset
 	heldOK   bool         // held is known
@@ -160,6 +162,12 @@ func (e *sinkError) Unwrap() error { return e.err }
 // session reads from next on until something goes wrong. It may be called again
 // then: next tells what was fed, by the change.
 func (c *Consumer) session(ctx context.Context) error {
+	if !c.anchored {
+		if err := c.anchor(ctx); err != nil {
+			return err
+		}
+		c.anchored = true
+	}
 	if err := c.loadSchemas(ctx); err != nil {
 		return err
 	}

@@ -28,6 +28,7 @@ type Code string
 
 // The reasons. Each is looked at again regularly and nothing is skipped.
 const (
+	CodeOther    Code = "LOG_OTHER"      // the log is not the one the sink was fed from
 	CodeTrimmed  Code = "LOG_TRIMMED"    // what the sink needs is no longer kept
 	CodeDamaged  Code = "LOG_DAMAGED"    // stored bytes are damaged, or no batch
 	CodeSchema   Code = "SCHEMA_UNKNOWN" // a row of a table version that was not published
@@ -48,6 +49,9 @@ type Halt struct {
 
 func assess(err error) (Code, string) {
 	switch {
+	case errors.Is(err, errOther):
+		return CodeOther, "let log.nodes name the log that the target was fed from; if that one is gone for good, compare source and target, " +
+			"remove the stream's rows from twinspan.progress and twinspan.lane_position on the target, and start a new log from the GTID set that the target has (producer.start)"
 	case errors.Is(err, log.ErrTrimmed):
 		return CodeTrimmed, "the target is too far behind: seed it anew and start from there"
 	case errors.Is(err, log.ErrSuspect):
