@@ -66,6 +66,10 @@ func (c *Consumer) compare(ctx context.Context, from, at, end log.Offset, applie
 	defer c.shut(r)
 	var logged gtid.Set // what the log holds as of the entry that was read last
 	known, met := false, false
+	if from == 0 {
+		// A writer's first batch always has its set, but for the empty one.
+		logged, known = gtid.New(applied.Flavor()), true
+	}
 	want := applied.Clone() // what it should hold then, from the sink's entry on
 	for {
 		e, err := r.Next(ctx)
@@ -113,7 +117,7 @@ func (c *Consumer) compare(ctx context.Context, from, at, end log.Offset, applie
 		case known:
 			for _, id := range ids {
 				if err := logged.Add(id); err != nil {
-					return false, fmt.Errorf("entry %d: %w", e.Offset, err)
+					return false, fmt.Errorf("%w: entry %d: %w", errOther, e.Offset, err)
 				}
 			}
 		}
