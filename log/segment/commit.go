@@ -88,7 +88,7 @@ func (s *Store) commit(g *group) bool {
 // write puts the group on disk and says where it lies.
 func (s *Store) write(g *group) (at int64, headSize int, err error) {
 	if need := g.sealedSize(len(s.prev)); s.at+need > s.active.size {
-		if err := s.nextFile(g.sealedSize(0)); err != nil {
+		if err := s.nextFile(g.sealedSize(0), g.upkeep()); err != nil {
 			return 0, 0, err
 		}
 	}
@@ -142,8 +142,8 @@ func (s *Store) prove() bool {
 
 // nextFile seals the active file at the end of its last group and goes on in a
 // spare one with room for a group of that many bytes.
-func (s *Store) nextFile(group int64) error {
-	f, err := s.takeSpare(dataStart + group)
+func (s *Store) nextFile(group int64, upkeep bool) error {
+	f, err := s.takeSpare(dataStart+group, upkeep)
 	if err != nil {
 		return err
 	}

@@ -188,8 +188,8 @@ func (s *Store) shutOneLocked(except *file) bool {
 }
 
 // takeSpare waits for a pre-written file of at least that size. log.ErrFull when
-// the disk has no room for one.
-func (s *Store) takeSpare(size int64) (*file, error) {
+// the disk has no room for one; upkeep, which frees space, then gets the reserve.
+func (s *Store) takeSpare(size int64, upkeep bool) (*file, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer func() { s.need = 0 }()
@@ -204,6 +204,10 @@ func (s *Store) takeSpare(size int64) (*file, error) {
 		if s.fault != nil {
 			return nil, s.fault
 		}
+		if f := s.reserve; s.full != nil && upkeep && f != nil && f.size >= size {
+			s.reserve = nil
+			return f, nil
+		}
 		if s.full != nil {
 			return nil, fmt.Errorf("no room for a journal file of %d bytes: %w: %w", max(size, s.cfg.FileBytes), log.ErrFull, s.full)
 		}
@@ -215,10 +219,53 @@ func (s *Store) takeSpare(size int64) (*file, error) {
 	}
 }
 
+// reserveName is a small pre-written file that appends never start: on a full disk
+// an Open goes on in it, so that the log can be read, and retention copies what it
+// has to keep into it, so that it can free space.
+const reserveName = "reserve.twj"
+
+func (c Config) reserveBytes() int64 {
+	return min(c.FileBytes, dataStart+2*int64(c.GroupBytes)) / page * page
+}
+
+// stockReserve makes the reserve when there is none; false without space for it.
+func (s *Store) stockReserve() bool {
+	s.mu.Lock()
+	there := s.reserve != nil || s.fault != nil
+	s.mu.Unlock()
+	if there {
+		return true
+	}
+	f, err := s.prewrite(reserveName, s.cfg.reserveBytes())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case isFull(err):
+		s.outOfSpaceLocked(err)
+		return false
+	case err != nil:
+		s.dieLocked(fmt.Errorf("prepare %s: %w", reserveName, err))
+	default:
+		s.reserve = f
+	}
+	return true
+}
+
+func (s *Store) outOfSpaceLocked(err error) {
+	if s.full == nil {
+		s.log.Error().Err(err).Str("dir", s.cfg.Dir).Msg("no space for the next journal file: appends fail until there is")
+	}
+	s.full = err
+	signal(s.spared)
+}
+
 // supplyOnce makes spares until there are enough, recycling what was released.
-// It runs in the supplier's goroutine only, or before Run.
+// It runs in the supplier's goroutine only.
 func (s *Store) supplyOnce() {
 	s.recycle()
+	if !s.stockReserve() {
+		return
+	}
 	for {
 		s.mu.Lock()
 		size := max(s.cfg.FileBytes, (s.need+page-1)/page*page)
@@ -241,11 +288,7 @@ func (s *Store) supplyOnce() {
 		s.mu.Lock()
 		switch {
 		case isFull(err):
-			if s.full == nil {
-				s.log.Error().Err(err).Str("dir", s.cfg.Dir).Msg("no space for the next journal file: appends fail until there is")
-			}
-			s.full = err
-			signal(s.spared)
+			s.outOfSpaceLocked(err)
 			s.mu.Unlock()
 			return
 		case err != nil:

@@ -35,6 +35,9 @@ func newGroup(bytes int) *group {
 
 func (g *group) empty() bool { return len(g.slots) == 0 }
 
+// upkeep says that retention waits for the group.
+func (g *group) upkeep() bool { return len(g.waiters) > 0 }
+
 // bytes is how much the group's records take.
 func (g *group) bytes() int { return len(g.buf) - groupHeader }
 

@@ -453,6 +453,23 @@ func TestFull(t *testing.T) {
 	if got, err := readAll(st, segment.Query{}); err != nil || len(got) != int(acked)+1 {
 		t.Fatalf("%d entries, %v: want %d", len(got), err, acked+1)
 	}
+	// A restart on the full disk: what is there can be read, cursors move.
+	if err := o.stop(); err != nil {
+		t.Fatal(err)
+	}
+	full := disk.Restart()
+	full.SetCapacity(full.Used() + 1<<10)
+	disk, c.FS = full, full
+	o = open(t, c)
+	if st, err = o.Stream("a"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := readAll(st, segment.Query{}); err != nil || len(got) != int(acked)+1 {
+		t.Fatalf("%d entries, %v: want %d", len(got), err, acked+1)
+	}
+	if err := st.StoreCursor(log.Cursor{Group: "g", Offset: acked}); err != nil {
+		t.Fatal(err)
+	}
 	disk.SetCapacity(0)
 	deadline := time.Now().Add(10 * time.Second)
 	for o.Stats().Full && time.Now().Before(deadline) {
@@ -473,6 +490,52 @@ func TestFull(t *testing.T) {
 	if got, err := readAll(st, segment.Query{}); err != nil || len(got) != int(acked)+101 {
 		t.Fatalf("%d entries, %v: want %d", len(got), err, acked+101)
 	}
+}
+
+// TestRetentionFindsSpace fills the disk and moves the cursor: no space comes from
+// outside, and every file holds schema entries that have to be copied first.
+func TestRetentionFindsSpace(t *testing.T) {
+	disk := vfs.NewDisk()
+	c := imageConfig(disk)
+	c.GroupBytes = 8 << 10
+	o := open(t, c)
+	w := o.writer("a")
+	for deadline := time.Now().Add(5 * time.Second); o.Stats().Spares == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%+v", o.Stats())
+		}
+	}
+	disk.SetCapacity(disk.Used() + 500<<10)
+	taken := 0
+	for range 5 {
+		var err error
+		for range 10000 {
+			topic := log.TopicData
+			if w.next%20 == 0 {
+				topic = log.TopicSchema
+			}
+			if err = w.append(topic, true, bytes.Repeat([]byte("x"), 2<<10)); err == nil {
+				err = w.wait()
+			}
+			if err != nil {
+				break
+			}
+			taken++
+		}
+		if !errors.Is(err, log.ErrFull) {
+			t.Fatalf("a full disk gives %v", err)
+		}
+		if err := w.st.StoreCursor(log.Cursor{Group: "g", Offset: w.st.Bounds().LAC}); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(5 * time.Second); o.Stats().Full; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("retention found no space: %+v", o.Stats())
+			}
+		}
+		w = o.writer("a")
+	}
+	t.Logf("%d entries went through %d KiB", taken, (disk.Used()+500<<10)>>10)
 }
 
 // TestOneOwner checks the lock and the identity of the directory.

@@ -40,7 +40,7 @@ func (s *Store) recover() error {
 	if err := s.openJournals(dir, m); err != nil {
 		return err
 	}
-	newest, tail, err := s.readJournals(m)
+	newest, used, tail, err := s.readJournals(m)
 	if err != nil {
 		return err
 	}
@@ -48,7 +48,7 @@ func (s *Store) recover() error {
 	if err := s.openSpares(dir); err != nil {
 		return err
 	}
-	if err := s.resume(newest, tail); err != nil {
+	if err := s.resume(newest, used, tail); err != nil {
 		return err
 	}
 	for _, st := range s.streams {
@@ -66,39 +66,40 @@ func (s *Store) recover() error {
 }
 
 // readJournals gives every stream its runs. It returns the newest file, unless
-// it is empty, with the records of its unproven last group.
-func (s *Store) readJournals(m *meta) (newest *file, tail []found, err error) {
+// it is empty, with the end of what is written in it and the records of its
+// unproven last group.
+func (s *Store) readJournals(m *meta) (newest *file, used int64, tail []found, err error) {
 	for i, f := range s.files {
 		last := i == len(s.files)-1
 		if f.end == 0 && !last {
-			return nil, nil, fmt.Errorf("%s: nothing tells where it ends: %w", f.name, log.ErrSuspect)
+			return nil, 0, nil, fmt.Errorf("%s: nothing tells where it ends: %w", f.name, log.ErrSuspect)
 		}
 		if f.end > 0 && s.loadIndex(f) {
 			continue
 		}
 		sc, err := scanFile(f.handle, f.head, f.end)
 		if err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", f.name, err)
+			return nil, 0, nil, fmt.Errorf("%s: %w", f.name, err)
 		}
 		s.sequence = max(s.sequence, sc.sequence)
 		if err := s.index(f, sc); err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", f.name, err)
+			return nil, 0, nil, fmt.Errorf("%s: %w", f.name, err)
 		}
 		if f.end == 0 {
-			f.end, newest, tail = sc.end, f, sc.tail
+			f.end, newest, used, tail = sc.end, f, sc.used, sc.tail
 		}
 	}
 	for _, f := range s.files {
 		for _, id := range sortedKeys(f.runs) {
 			if err := f.runs[id].stream.chain(f.runs[id]); err != nil {
-				return nil, nil, err
+				return nil, 0, nil, err
 			}
 		}
 		for _, k := range f.keeps {
 			k.stream.keepNewest(k)
 		}
 	}
-	return newest, tail, nil
+	return newest, used, tail, nil
 }
 
 // index makes runs of what a scan found.
@@ -246,6 +247,11 @@ func (st *Stream) provenAfter(d doubt) bool {
 
 // openSpares takes over pre-written files of the right size and removes others.
 func (s *Store) openSpares(dir listing) error {
+	if dir.reserve {
+		if err := s.openReserve(); err != nil {
+			return err
+		}
+	}
 	for _, n := range dir.spares {
 		path := s.path(spareName(n))
 		h, err := s.fs.Open(path)
@@ -280,8 +286,25 @@ func (s *Store) openSpares(dir listing) error {
 	return s.Fault()
 }
 
+func (s *Store) openReserve() error {
+	path := s.path(reserveName)
+	h, err := s.fs.Open(path)
+	if err != nil {
+		return err
+	}
+	size, err := h.Size()
+	if err != nil {
+		return errors.Join(err, h.Close())
+	}
+	if size != s.cfg.reserveBytes() { // cut short, or the configuration changed
+		return errors.Join(h.Close(), s.fs.Remove(path))
+	}
+	s.reserve = &file{name: path, size: size, handle: h}
+	return nil
+}
+
 // resume starts a new active file behind newest, with the records of tail.
-func (s *Store) resume(newest *file, tail []found) error {
+func (s *Store) resume(newest *file, used int64, tail []found) error {
 	var carry *group
 	var size int64
 	if len(tail) > 0 {
@@ -304,7 +327,7 @@ func (s *Store) resume(newest *file, tail []found) error {
 		}
 		size = carry.sealedSize(0)
 	}
-	spare, err := s.spareForOpen(dataStart + max(size, page))
+	spare, err := s.spareForOpen(dataStart+max(size, page), newest, used)
 	if err != nil {
 		return err
 	}
@@ -371,16 +394,38 @@ func (s *Store) retire(f *file) error {
 	return nil
 }
 
-// spareForOpen is takeSpare before Run.
-func (s *Store) spareForOpen(size int64) (*file, error) {
+// spareForOpen is takeSpare before Run. On a full disk it gives back what the
+// newest file never used, and makes do with the reserve or a smaller file: a node that can be
+// read, and whose cursors move, can find space again by retention.
+func (s *Store) spareForOpen(size int64, newest *file, used int64) (*file, error) {
 	for i, f := range s.spares {
 		if f.size >= size {
 			s.spares = slices.Delete(s.spares, i, i+1)
 			return f, nil
 		}
 	}
-	s.spareSeq++
-	return s.prewrite(spareName(s.spareSeq), max(s.cfg.FileBytes, (size+page-1)/page*page))
+	size = (size + page - 1) / page * page
+	for bytes := max(s.cfg.FileBytes, size); ; bytes = max(bytes/2/page*page, size) {
+		s.spareSeq++
+		f, err := s.prewrite(spareName(s.spareSeq), bytes)
+		if !isFull(err) {
+			return f, err
+		}
+		if newest != nil && used < newest.size {
+			if err := newest.handle.Truncate(used); err != nil {
+				return nil, err
+			}
+			newest.size = used
+			continue
+		}
+		if f := s.reserve; f != nil && f.size >= size {
+			s.reserve = nil
+			return f, nil
+		}
+		if bytes == size {
+			return nil, err
+		}
+	}
 }
 
 // findLSO looks for the newest entry that ends a transaction.

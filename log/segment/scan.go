@@ -20,6 +20,7 @@ type found struct {
 // scanned is what a journal file holds.
 type scanned struct {
 	end     int64   // where the groups known to be durable end
+	used    int64   // where the last good group ends; nothing of use lies behind
 	records []found // of those groups, in order
 	lost    []touch // named by a group, but not found in it
 	// doubt is where damage ends that no group header accounts for; 0: none. Any
@@ -92,7 +93,7 @@ func scanFile(h vfs.File, head fileHeader, end int64) (scanned, error) {
 		}
 		at = next
 	}
-	sc.out.end = at
+	sc.out.end, sc.out.used = at, at
 	if end > 0 {
 		sc.settle()
 		sc.out.end = end

@@ -66,6 +66,9 @@ func (s *Store) Stats() Stats {
 	for _, f := range s.spares {
 		out.DiskBytes += f.size
 	}
+	if s.reserve != nil {
+		out.DiskBytes += s.reserve.size
+	}
 	for _, st := range s.streams {
 		if st.created {
 			out.Streams++

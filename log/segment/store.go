@@ -129,6 +129,7 @@ type Store struct {
 	fault    error         // why the journal is dead; never cleared
 	closing  bool
 	spares   []*file // pre-written, not in the journal
+	reserve  *file   // for an Open on a full disk; nil while there is no space for it
 	need     int64   // bytes of a spare the committer waits for; 0: none
 	full     error   // why there is no spare: out of space
 	nextID   uint32  // of streams
@@ -267,6 +268,7 @@ func (s *Store) Close() error {
 	s.stopOnce.Do(func() { close(s.stop) })
 	s.mu.Lock()
 	running, closed := s.running, s.closing
+	s.closing = s.closing || !running // so that Run, if it comes now, does nothing
 	s.mu.Unlock()
 	if running {
 		<-s.ended
@@ -334,7 +336,10 @@ func signal(c chan struct{}) {
 func (s *Store) closeFiles() error {
 	s.mu.Lock()
 	files := slices.Concat(s.files, s.spares, s.released, s.deferred)
-	s.files, s.spares, s.released, s.deferred = nil, nil, nil, nil
+	if s.reserve != nil {
+		files = append(files, s.reserve)
+	}
+	s.files, s.spares, s.released, s.deferred, s.reserve = nil, nil, nil, nil, nil
 	s.mu.Unlock()
 	var errs []error
 	for _, f := range files {

@@ -14,7 +14,7 @@ import (
 // listing is what lies in the directory.
 type listing struct {
 	journals, indexes, spares []uint64
-	metas                     bool
+	metas, reserve            bool
 	foreign                   []string
 }
 
@@ -28,6 +28,8 @@ func (s *Store) survey() (listing, error) {
 		prefix, id, ok := parseName(e.Name)
 		switch {
 		case e.Dir && e.Name == "lost+found", e.Name == "lock":
+		case e.Name == reserveName:
+			out.reserve = true
 		case e.Dir:
 			out.foreign = append(out.foreign, e.Name)
 		case e.Name == metaNames[0] || e.Name == metaNames[1]:
