@@ -60,7 +60,7 @@ type Consumer struct {
 	codecs   *change.Codecs
 	next     change.Place // the first change that was not fed
 	run      openRun      // the transaction that is open before next
-	anchored bool         // the log was found to be the one the sink was fed from
+	anchored bool         // the log is the one the sink was fed from; written under mu
 	given    bool         // the sink was told the log's GTID set
 	entered  bool         // a data entry was read; before it, run is not known
 	held     gtid.Set     // what the log holds before next.Offset
@@ -166,7 +166,9 @@ func (c *Consumer) session(ctx context.Context) error {
 		if err := c.anchor(ctx); err != nil {
 			return err
 		}
+		c.mu.Lock()
 		c.anchored = true
+		c.mu.Unlock()
 	}
 	if err := c.loadSchemas(ctx); err != nil {
 		return err
@@ -266,9 +268,12 @@ func (c *Consumer) storeCursors(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		c.mu.Lock()
+		anchored := c.anchored
+		c.mu.Unlock()
 		place, set := c.sink.Durable()
 		o := place.Offset - 1
-		if o <= last {
+		if o <= last || !anchored {
 			continue
 		}
 		err := c.log.StoreCursor(ctx, c.cfg.Stream, log.Cursor{Group: c.cfg.Group, Offset: o, GTIDSet: set, UpdatedAt: time.Now().UTC()})
