@@ -35,10 +35,13 @@ type Server struct {
 	ownPort bool
 	ownDir  bool
 
+	life    sync.Mutex // held from the beginning to the end of a start or stop
+	options Options    // guarded by life
+
 	mu      sync.Mutex
-	options Options
-	proc    *child.Process // nil when stopped on purpose
+	proc    *child.Process // nil when stopped on purpose; changed under life as well
 	db      *sql.DB
+	replica bool
 	closed  bool
 }
 
@@ -108,7 +111,7 @@ func (s *Server) dataDir() string  { return filepath.Join(s.Dir, "data") }
 func (s *Server) socket() string   { return filepath.Join(s.Dir, "sock") }
 func (s *Server) errorLog() string { return filepath.Join(s.Dir, "error.log") }
 
-// start runs the server process and waits until it answers. mu may be held.
+// start runs the server process and waits until it answers. life is held.
 func (s *Server) start(ctx context.Context) error {
 	args := append(s.in.placeArgs(), "--datadir="+s.dataDir(), "--tmpdir="+filepath.Join(s.Dir, "tmp"),
 		"--user="+userName(), "--log-error="+s.errorLog())
@@ -127,7 +130,7 @@ func (s *Server) start(ctx context.Context) error {
 	if err := awaitReady(ctx, p, s.Address, s.errorLog()); err != nil {
 		return errors.Join(fmt.Errorf("start %s on %s: %w", s.Flavor, s.Address, err), p.Kill())
 	}
-	s.proc = p
+	s.setProcess(p)
 	return nil
 }
 
@@ -176,51 +179,76 @@ func (s *Server) DB() *sql.DB {
 
 // PID of the server process, 0 when it is down.
 func (s *Server) PID() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.proc == nil || !s.proc.Running() {
+	p := s.process()
+	if p == nil || !p.Running() {
 		return 0
 	}
-	return s.proc.PID
+	return p.PID
+}
+
+// process is the running process, nil when there is none.
+func (s *Server) process() *child.Process {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.proc
+}
+
+func (s *Server) setProcess(p *child.Process) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.proc = p
 }
 
 // Stop ends the server cleanly. Stopping a stopped server does nothing.
 func (s *Server) Stop() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.proc == nil {
+	s.life.Lock()
+	defer s.life.Unlock()
+	return s.stop()
+}
+
+// stop is Stop with life held.
+func (s *Server) stop() error {
+	p := s.process()
+	if p == nil {
 		return nil
 	}
-	if s.proc.Running() {
+	if p.Running() {
 		// A frozen server would never see SIGTERM.
-		_ = s.proc.Signal(syscall.SIGCONT)
+		_ = p.Signal(syscall.SIGCONT)
+		s.pauseReplication()
 	}
-	err := s.proc.Terminate(stopTimeout)
-	s.proc = nil
-	return err
+	s.setProcess(nil)
+	return p.Terminate(stopTimeout)
 }
 
 // Kill ends the server with SIGKILL: a crash.
 func (s *Server) Kill() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.proc == nil {
+	s.life.Lock()
+	defer s.life.Unlock()
+	return s.kill()
+}
+
+func (s *Server) kill() error {
+	p := s.process()
+	if p == nil {
 		return nil
 	}
-	err := s.proc.Kill()
-	s.proc = nil
-	return err
+	s.setProcess(nil)
+	return p.Kill()
 }
 
 // Restart stops the server if it is up, and starts it on the same data and
 // port, with changed options if any are given.
 func (s *Server) Restart(ctx context.Context, opts ...Option) error {
-	if err := s.Stop(); err != nil {
+	s.life.Lock()
+	defer s.life.Unlock()
+	if err := s.stop(); err != nil {
 		return err
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
 		return fmt.Errorf("restart %s on %s: it was closed", s.Flavor, s.Address)
 	}
 	for _, o := range opts {
@@ -237,30 +265,29 @@ func (s *Server) Freeze() error { return s.send(syscall.SIGSTOP) }
 func (s *Server) Thaw() error { return s.send(syscall.SIGCONT) }
 
 func (s *Server) send(sig syscall.Signal) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.proc == nil {
+	p := s.process()
+	if p == nil {
 		return fmt.Errorf("%s on %s is not running", s.Flavor, s.Address)
 	}
-	return s.proc.Signal(sig)
+	return p.Signal(sig)
 }
 
 // Close ends the server at once and removes its folder, if it is a scratch one.
 func (s *Server) Close() error {
+	s.life.Lock()
+	defer s.life.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
+	db, closed := s.db, s.closed
+	s.closed = true
+	s.mu.Unlock()
+	if closed {
 		return nil
 	}
-	s.closed = true
 	var errs []error
-	if s.db != nil {
-		errs = append(errs, s.db.Close())
+	if db != nil {
+		errs = append(errs, db.Close())
 	}
-	if s.proc != nil {
-		errs = append(errs, s.proc.Kill())
-		s.proc = nil
-	}
+	errs = append(errs, s.kill())
 	if s.ownDir && s.Dir != "" {
 		errs = append(errs, os.RemoveAll(s.Dir))
 	}
