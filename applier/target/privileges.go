@@ -198,15 +198,21 @@ func (p *preflight) readOnly() error {
 			words = append(words, "SUPER")
 		}
 	}
+	account := p.grants.account
+	if account == "" {
+		account = "CURRENT_USER()"
+	}
+	grant := ""
+	if !p.grants.global(words...) {
+		grant = "GRANT " + fix + " ON *.* TO " + account
+	}
 	switch {
-	case on && !p.grants.global(words...):
-		account := p.grants.account
-		if account == "" {
-			account = "CURRENT_USER()"
-		}
-		p.add(Mandatory, "read_only", "GRANT "+fix+" ON *.* TO "+account, "the target is read-only, and the account lacks %s", fix)
+	case on && grant != "":
+		p.add(Mandatory, "read_only", grant, "the target is read-only, and the account lacks %s", fix)
 	case !on:
-		p.add(Advisory, "read_only", "SET GLOBAL read_only = ON", "anyone may write to the target: rows written here and there conflict")
+		// The grant comes first: else this very statement would stop the applier.
+		p.add(Advisory, "read_only", strings.TrimPrefix(grant+"\nSET GLOBAL read_only = ON", "\n"),
+			"anyone may write to the target: rows written here and there conflict")
 	}
 	return nil
 }
