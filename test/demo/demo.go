@@ -110,7 +110,7 @@ func (d *demo) prepare(ctx context.Context) error {
 		return err
 	}
 	d.load = workload.New(workload.Config{
-		Seed: d.seed, DB: d.primary.DB(), Clients: d.clients, Rate: d.rate, Types: true, DDLEvery: 300 * time.Millisecond,
+		Seed: d.seed, DB: d.primary.DB(), Clients: d.clients, Rate: d.rate, Types: true, DDLEvery: 200 * time.Millisecond,
 		Log: zerolog.New(f).With().Timestamp().Logger(),
 	})
 	if err := d.load.Prepare(ctx); err != nil {

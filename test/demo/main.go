@@ -41,7 +41,7 @@ func main() {
 	flag.Uint64Var(&s.seed, "seed", uint64(time.Now().UnixNano()%1e9), "of everything random")
 	flag.DurationVar(&s.length, "load", 30*time.Second, "how long the load lasts")
 	flag.IntVar(&s.clients, "clients", 4, "clients that write")
-	flag.Float64Var(&s.rate, "rate", 400, "transactions per second of all clients, 0: as many as go")
+	flag.Float64Var(&s.rate, "rate", 300, "transactions per second of all clients, 0: as many as go")
 	flag.IntVar(&s.large, "large", 20000, "rows of the large transaction")
 	flag.BoolVar(&s.keep, "keep", false, "leave everything running and say how to look at it")
 	flag.StringVar(&s.dir, "dir", "", "folder for logs and, with -keep, data (default: a temporary one; with -keep demo-data)")
