@@ -118,6 +118,9 @@ type Writer interface {
 type ReaderOptions struct {
 	// From is the first offset wanted. Below Bounds.First the reader fails
 	// with ErrTrimmed: what was wanted is gone, and it never skips silently.
+	// The schema topic outlives retention: a reader of that topic alone may
+	// start at 0 for ever. Beyond LAC+1 the reader fails with ErrSuspect:
+	// confirmed entries do not vanish, so another log was read before.
 	From Offset
 	// To ends the reader before this offset: Next returns io.EOF once every
 	// wanted entry below it was delivered, even where the topics have none
@@ -156,7 +159,8 @@ type Log interface {
 	// OpenWriter fences every earlier writer of the stream, recovers its tail,
 	// and returns the only writer. It creates the stream when there is none.
 	OpenWriter(ctx context.Context, stream string) (Writer, error)
-	// OpenReader fails with ErrNoStream, ErrTrimmed, ErrUnavailable.
+	// OpenReader fails with ErrNoStream, ErrTrimmed, ErrSuspect (From lies
+	// beyond the end), ErrUnavailable.
 	OpenReader(ctx context.Context, stream string, o ReaderOptions) (Reader, error)
 	// Bounds fails with ErrNoStream or ErrUnavailable.
 	Bounds(ctx context.Context, stream string) (Bounds, error)
@@ -166,7 +170,8 @@ type Log interface {
 	// every entry above the lowest of them.
 	Cursors(ctx context.Context, stream string) ([]Cursor, error)
 	// StoreCursor is cumulative: an offset below the stored one is refused
-	// with ErrCursorBehind.
+	// with ErrCursorBehind, one that is not confirmed with ErrProtocol. A zero
+	// UpdatedAt becomes the present time.
 	StoreCursor(ctx context.Context, stream string, c Cursor) error
 	Close() error
 }

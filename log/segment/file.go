@@ -39,7 +39,7 @@ func spareName(n uint64) string    { return fmt.Sprintf("spare-%016x.twj", n) }
 
 // parseName splits the names above; ok is false for anything else.
 func parseName(name string) (prefix string, id uint64, ok bool) {
-	for _, p := range []struct{ prefix, suffix string }{{"journal-", ".twj"}, {"index-", ".twx"}, {"spare-", ".twj"}} {
+	for _, p := range []struct{ prefix, suffix string }{{"journal-", ".twj"}, {"index-", ".twx"}, {"spare-", ".twj"}, {"reserve-", ".twj"}} {
 		rest, found := strings.CutPrefix(name, p.prefix)
 		hex, cut := strings.CutSuffix(rest, p.suffix)
 		if !found || !cut || len(hex) != 16 {
@@ -219,11 +219,11 @@ func (s *Store) takeSpare(size int64, upkeep bool) (*file, error) {
 	}
 }
 
-// reserveName is a small pre-written file that appends never start: on a full disk
+func reserveName(n uint64) string { return fmt.Sprintf("reserve-%016x.twj", n) }
+
+// The reserve is a small pre-written file that appends never start: on a full disk
 // an Open goes on in it, so that the log can be read, and retention copies what it
 // has to keep into it, so that it can free space.
-const reserveName = "reserve.twj"
-
 func (c Config) reserveBytes() int64 {
 	return min(c.FileBytes, dataStart+2*int64(c.GroupBytes)) / page * page
 }
@@ -232,11 +232,13 @@ func (c Config) reserveBytes() int64 {
 func (s *Store) stockReserve() bool {
 	s.mu.Lock()
 	there := s.reserve != nil || s.fault != nil
+	s.spareSeq++
+	name := reserveName(s.spareSeq)
 	s.mu.Unlock()
 	if there {
 		return true
 	}
-	f, err := s.prewrite(reserveName, s.cfg.reserveBytes())
+	f, err := s.prewrite(name, s.cfg.reserveBytes())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -244,7 +246,7 @@ func (s *Store) stockReserve() bool {
 		s.outOfSpaceLocked(err)
 		return false
 	case err != nil:
-		s.dieLocked(fmt.Errorf("prepare %s: %w", reserveName, err))
+		s.dieLocked(fmt.Errorf("prepare %s: %w", name, err))
 	default:
 		s.reserve = f
 	}

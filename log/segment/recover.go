@@ -247,8 +247,8 @@ func (st *Stream) provenAfter(d doubt) bool {
 
 // openSpares takes over pre-written files of the right size and removes others.
 func (s *Store) openSpares(dir listing) error {
-	if dir.reserve {
-		if err := s.openReserve(); err != nil {
+	for _, n := range dir.reserves {
+		if err := s.openReserve(s.path(reserveName(n))); err != nil {
 			return err
 		}
 	}
@@ -286,8 +286,7 @@ func (s *Store) openSpares(dir listing) error {
 	return s.Fault()
 }
 
-func (s *Store) openReserve() error {
-	path := s.path(reserveName)
+func (s *Store) openReserve(path string) error {
 	h, err := s.fs.Open(path)
 	if err != nil {
 		return err
@@ -296,7 +295,7 @@ func (s *Store) openReserve() error {
 	if err != nil {
 		return errors.Join(err, h.Close())
 	}
-	if size != s.cfg.reserveBytes() { // cut short, or the configuration changed
+	if s.reserve != nil || size != s.cfg.reserveBytes() { // cut short, or the configuration changed
 		return errors.Join(h.Close(), s.fs.Remove(path))
 	}
 	s.reserve = &file{name: path, size: size, handle: h}

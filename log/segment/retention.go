@@ -21,81 +21,127 @@ func (s *Store) keepsAll(topics []log.Topic) bool {
 	return len(topics) > 0
 }
 
-// Trim applies retention once: it copies forward what topics keep, makes the new
-// first offsets durable, and releases the files that hold nothing else. An entry
-// goes only at or below every cursor; a stream without any cursor keeps all,
-// because its readers may not have come yet. The newest run of a stream that ends
-// a transaction stays in any case, so that a writer finds its place.
+// Trim applies retention once. An entry goes only at or below every cursor; a
+// stream without any cursor keeps all, because its readers may not have come yet.
+// The newest entries of a stream stay in any case, so that a writer finds its
+// place. It works file by file, from the oldest, so that on a full disk what must
+// be copied from one file finds room before the next: copies what topics keep to
+// the journal's end, makes the new first offsets durable, releases the file.
 func (s *Store) Trim() error {
 	if s.cfg.Retention == (Retention{}) {
 		return nil
 	}
 	s.mu.Lock()
-	firsts := map[*Stream]log.Offset{}
-	for _, id := range sortedKeys(s.streams) {
-		st := s.streams[id]
+	goals := map[*Stream]log.Offset{}
+	for _, st := range s.streams {
 		if to := st.trimPoint(s.cfg.Retention, s.cfg.Now(), s.cfg.FileBytes); to > st.first {
-			firsts[st] = to
+			goals[st] = to
+		}
+	}
+	files := slices.Clone(s.files)
+	s.mu.Unlock()
+	for _, f := range files {
+		firsts, err := s.prepareTrim(f, goals)
+		if err != nil {
+			return err
+		}
+		if len(firsts) == 0 {
+			continue
+		}
+		if err := s.finishTrim(firsts); err != nil {
+			return err
+		}
+	}
+	for _, f := range files {
+		s.mu.Lock()
+		live, bytes := f.liveKeeps()
+		sparse := f.sealed && !f.gone && !s.neededLocked(f) && bytes <= f.end/keptShare
+		s.mu.Unlock()
+		if !sparse {
+			continue
+		}
+		if err := s.copyForward(live); errors.Is(err, log.ErrSuspect) {
+			continue // a damaged one keeps its file
+		} else if err != nil {
+			return err
+		}
+		if err := s.finishTrim(nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prepareTrim chooses how far the streams of one file can go, and copies what
+// they have to keep. goals are where they may go at most; a stream that can't get
+// over a damaged entry loses its goal.
+func (s *Store) prepareTrim(f *file, goals map[*Stream]log.Offset) (map[*Stream]log.Offset, error) {
+	s.mu.Lock()
+	firsts := map[*Stream]log.Offset{}
+	for _, r := range f.runs {
+		if to := r.stream.wholeUpTo(min(r.last()+1, goals[r.stream])); to > r.stream.first {
+			firsts[r.stream] = to
 		}
 	}
 	s.mu.Unlock()
 	for st, to := range firsts {
-		more, err := st.keptBelow(to)
+		keep, err := st.keptBelow(to)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if err := s.copyForward(more); errors.Is(err, log.ErrSuspect) {
+		if err := s.copyForward(keep); errors.Is(err, log.ErrSuspect) {
 			s.log.Error().Err(err).Str("stream", st.name).Msg("retention stops at a damaged entry that has to be kept")
 			delete(firsts, st)
+			delete(goals, st)
 		} else if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	s.mu.Lock()
-	var copies []*kept // in files that hold little else
-	for _, f := range s.releasableLocked(firsts) {
-		live, bytes := f.liveKeeps()
-		if bytes <= f.end/keptShare {
-			copies = append(copies, live...)
-		}
-	}
-	s.mu.Unlock()
-	if err := s.copyForward(copies); err != nil && !errors.Is(err, log.ErrSuspect) {
-		return err // a damaged one keeps its file
-	}
+	return firsts, nil
+}
+
+// finishTrim moves the first offsets, durably, and recycles the files of which
+// nothing is wanted any more.
+func (s *Store) finishTrim(firsts map[*Stream]log.Offset) error {
 	s.mu.Lock()
 	for st, to := range firsts {
 		s.counts.trimmed += int64(to - st.first)
 		st.advanceLocked(to)
 	}
-	gone := s.releasableLocked(nil)
-	for _, f := range gone {
-		s.unloadLocked(f)
-		f.gone = true
+	for _, f := range s.files {
+		if live, _ := f.liveKeeps(); f.sealed && len(live) == 0 && !s.neededLocked(f) {
+			s.unloadLocked(f)
+			f.gone = true
+			s.deferred = append(s.deferred, f)
+		}
 	}
 	s.files = slices.DeleteFunc(s.files, func(f *file) bool { return f.gone })
 	s.mu.Unlock()
-	if len(firsts) == 0 && len(gone) == 0 {
-		return nil
-	}
 	if err := s.persist(); err != nil {
-		s.mu.Lock() // still listed on disk: they are recycled after the next write
-		s.deferred = append(s.deferred, gone...)
-		s.mu.Unlock()
-		return err
+		return err // the meta on disk still lists them: they wait for the next write
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	gone = append(gone, s.deferred...)
-	s.deferred = nil
-	for _, f := range gone {
+	for _, f := range s.deferred {
 		if f.handle != nil {
 			s.opened--
 		}
 	}
-	s.released = append(s.released, gone...)
+	s.released = append(s.released, s.deferred...)
+	s.deferred = nil
+	s.mu.Unlock()
+	s.recycle()
 	signal(s.supply)
 	return nil
+}
+
+// neededLocked says whether a stream still needs entries of the file.
+func (s *Store) neededLocked(f *file) bool {
+	for _, r := range f.runs {
+		if r.last() >= r.stream.first {
+			return true
+		}
+	}
+	return false
 }
 
 // trimPoint is the first offset the stream has to keep.
@@ -117,13 +163,23 @@ func (st *Stream) trimPoint(r Retention, now time.Time, tailBytes int64) log.Off
 		old := r.AgeMax > 0 && x.newest < now.Add(-r.AgeMax).UnixMicro()
 		large := r.BytesMax > 0 && behind >= r.BytesMax
 		sealed := x.file == nil || x.file.sealed
-		// The next run must start a transaction, or its readers would begin
-		// in the middle of one.
-		whole := x.ends == x.last()
 		if i == len(st.runs)-1 || !sealed || behind < tailBytes || x.last() > limit || !old && !large {
 			break
 		}
-		if whole {
+		to = x.last() + 1
+	}
+	return st.wholeUpTo(to)
+}
+
+// wholeUpTo is the greatest first offset up to limit that starts both a run and a
+// transaction: a reader must not begin in the middle of one.
+func (st *Stream) wholeUpTo(limit log.Offset) log.Offset {
+	to := st.first
+	for _, x := range st.runs {
+		if x.last() >= limit {
+			break
+		}
+		if x.ends == x.last() {
 			to = x.last() + 1
 		}
 	}
@@ -280,26 +336,4 @@ func (st *Stream) advanceLocked(to log.Offset) {
 	}
 	st.segments = slices.Delete(st.segments, 0, n)
 	st.notify()
-}
-
-// releasableLocked lists the sealed files of which no stream needs anything any
-// more, given these first offsets.
-func (s *Store) releasableLocked(firsts map[*Stream]log.Offset) []*file {
-	var out []*file
-	for _, f := range s.files {
-		needed := !f.sealed
-		for _, r := range f.runs {
-			first := max(r.stream.first, firsts[r.stream])
-			needed = needed || r.last() >= first
-		}
-		if firsts == nil {
-			for _, k := range f.keeps {
-				needed = needed || k.stream.currentKept(k)
-			}
-		}
-		if !needed {
-			out = append(out, f)
-		}
-	}
-	return out
 }

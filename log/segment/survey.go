@@ -14,7 +14,7 @@ import (
 // listing is what lies in the directory.
 type listing struct {
 	journals, indexes, spares []uint64
-	metas, reserve            bool
+	reserves                  []uint64
 	foreign                   []string
 }
 
@@ -28,18 +28,18 @@ func (s *Store) survey() (listing, error) {
 		prefix, id, ok := parseName(e.Name)
 		switch {
 		case e.Dir && e.Name == "lost+found", e.Name == "lock":
-		case e.Name == reserveName:
-			out.reserve = true
 		case e.Dir:
 			out.foreign = append(out.foreign, e.Name)
 		case e.Name == metaNames[0] || e.Name == metaNames[1]:
-			out.metas = true
 		case ok && prefix == "journal-":
 			out.journals = append(out.journals, id)
 		case ok && prefix == "index-":
 			out.indexes = append(out.indexes, id)
 		case ok && prefix == "spare-":
 			out.spares = append(out.spares, id)
+			s.spareSeq = max(s.spareSeq, id)
+		case ok && prefix == "reserve-":
+			out.reserves = append(out.reserves, id)
 			s.spareSeq = max(s.spareSeq, id)
 		case strings.HasSuffix(e.Name, temporary):
 			if err := s.fs.Remove(s.path(e.Name)); err != nil {
