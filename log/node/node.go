@@ -26,9 +26,10 @@ type Config struct {
 	Listen string      // host:port; empty: in process only
 	TLS    *tls.Config // of the listener; nil: plain TCP
 
-	FileBytes    int64 // of a journal file; 64 MiB
-	SegmentBytes int64 // 1 GiB
-	Retention    segment.Retention
+	FileBytes      int64 // of a journal file; 64 MiB
+	SegmentBytes   int64 // 1 GiB
+	Retention      segment.Retention
+	RetentionEvery time.Duration // 10s
 
 	WindowBytes      int64         // of an in-process writer: bytes appended and not confirmed; 8 MiB
 	ConnectionsMax   int           // 1024
@@ -88,7 +89,7 @@ func New(cfg Config) (*Node, error) {
 	cfg = cfg.withDefaults()
 	store, err := segment.Open(segment.Config{
 		Dir: cfg.Dir, Name: cfg.Name, FileBytes: cfg.FileBytes, SegmentBytes: cfg.SegmentBytes,
-		Retention: cfg.Retention, FS: cfg.FS, Logger: cfg.Logger,
+		Retention: cfg.Retention, RetentionEvery: cfg.RetentionEvery, FS: cfg.FS, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("log node %q: %w", cfg.Name, err)
