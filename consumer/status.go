@@ -50,8 +50,8 @@ type Halt struct {
 func assess(err error) (Code, string) {
 	switch {
 	case errors.Is(err, errOther):
-		return CodeOther, "let log.nodes name the log that the target was fed from; if that one is gone for good, compare source and target, " +
-			"remove the stream's rows from twinspan.progress and twinspan.lane_position on the target, and start a new log from the GTID set that the target has (producer.start)"
+		return CodeOther, "let log.nodes name the log that the target was fed from; if that one is gone for good, begin a new stream, under a new name, " +
+			"from the GTID set that the target has applied (producer.start)"
 	case errors.Is(err, log.ErrTrimmed):
 		return CodeTrimmed, "the target is too far behind: seed it anew and start from there"
 	case errors.Is(err, log.ErrSuspect):
