@@ -149,6 +149,14 @@ func (j *ddlJob) enter(ctx context.Context) error {
 		if slices.Contains(ignoredSettings, name) {
 			continue
 		}
+		if name == "character_set_collations" {
+			if info.Flavor != j.r.o.Source {
+				continue // the other flavour has no such variable
+			}
+			if value, err = j.collationDefaults(value); err != nil {
+				return err
+			}
+		}
 		if !settingName.MatchString(name) || !plainSetting.MatchString(value) {
 			return j.fault(fmt.Sprintf("session variable %q with value %q is not of a known form", name, value), remedyByHand, nil)
 		}
@@ -197,7 +205,15 @@ func (j *ddlJob) enterText(ctx context.Context) error {
 			j.r.o.Logger.Warn().Str("variable", c.name).Uint16("source_id", c.id).Int("target_id", usable).
 				Msg("the target does not have the source's collation: a default that the statement leaves out may differ")
 		}
-		sets = append(sets, fmt.Sprintf("SESSION %s = %d", c.name, usable))
+		// By name: MariaDB does not take the ids of its newer collations.
+		value := strconv.Itoa(usable)
+		if named, ok := j.r.collations[usable]; ok {
+			value = "'" + named.Name + "'"
+			if c.name == "character_set_client" {
+				value = "'" + named.Charset + "'"
+			}
+		}
+		sets = append(sets, "SESSION "+c.name+" = "+value)
 	}
 	if len(sets) == 0 {
 		return nil
@@ -206,6 +222,24 @@ func (j *ddlJob) enterText(ctx context.Context) error {
 		return j.settingFault(err)
 	}
 	return nil
+}
+
+// collationDefaults spells MariaDB's character_set_collations, which the event
+// has as pairs of ids: any collation of a charset, and its default collation.
+func (j *ddlJob) collationDefaults(ids string) (string, error) {
+	var names []string
+	for pair := range strings.SplitSeq(ids, ",") {
+		of, is, _ := strings.Cut(pair, "=")
+		a, errOf := strconv.Atoi(of)
+		b, errIs := strconv.Atoi(is)
+		charset, knownOf := j.r.collations[a]
+		collation, knownIs := j.r.collations[b]
+		if errOf != nil || errIs != nil || !knownOf || !knownIs {
+			return "", j.fault(fmt.Sprintf("character_set_collations has %q, which the target does not know", pair), remedyByHand, nil)
+		}
+		names = append(names, charset.Charset+"="+collation.Name)
+	}
+	return "'" + strings.Join(names, ",") + "'", nil
 }
 
 func (j *ddlJob) settingFault(err error) error {
