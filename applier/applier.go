@@ -153,7 +153,8 @@ func newApplier(cfg Config, b backend, logger zerolog.Logger) *Applier {
 }
 
 // Run takes the stream over, applies what Apply feeds, and returns when ctx ends
-// (nil), or with ErrFenced when another applier took over. It is called once.
+// (nil), with ErrFenced when another applier took over, or with ErrRegressed when
+// the target lost what it had confirmed. It is called once.
 // While the target is away or something is wrong there, it tries for ever; see
 // Status.
 func (a *Applier) Run(ctx context.Context) error {
@@ -201,7 +202,7 @@ func (a *Applier) Run(ctx context.Context) error {
 func ended(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
 	switch {
-	case errors.Is(cause, ErrFenced):
+	case final(cause):
 		return cause
 	case cause == nil:
 		return err
@@ -263,7 +264,7 @@ func (a *Applier) setLanes(places []change.Place, floor change.Place) {
 	a.sched.Raise(floor)
 	a.lanes = make([]*laneState, len(places))
 	for i := range a.lanes {
-		a.lanes[i] = &laneState{wake: sync.NewCond(&a.mu), blockedBy: -1}
+		a.lanes[i] = &laneState{wake: sync.NewCond(&a.mu), blockedBy: -1, stored: places[i]}
 	}
 }
 

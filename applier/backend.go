@@ -22,8 +22,9 @@ type backend interface {
 	relane(ctx context.Context, epoch uint64, lanes int, p change.Place) error
 	// lane opens the connection of a lane.
 	lane(ctx context.Context, epoch uint64, index int) (laneSession, error)
-	// saveProgress stores the floor. Fails with ErrFenced.
-	saveProgress(ctx context.Context, epoch uint64, p progress) error
+	// saveProgress stores the floor, provided that the lanes' stored places are
+	// at least where they are believed to be. Fails with ErrFenced, ErrRegressed.
+	saveProgress(ctx context.Context, epoch uint64, p progress, believed []change.Place) error
 	// saveDigest stores the way a table's rows find their lane. Fails with ErrFenced.
 	saveDigest(ctx context.Context, epoch uint64, n schema.Name, digest uint64) error
 	// route looks a table up on the target.
@@ -43,12 +44,12 @@ type backend interface {
 
 // laneSession is one lane's connection. One goroutine uses it.
 type laneSession interface {
-	// place reads the lane's stored place. It waits for a transaction of an
-	// earlier session that has written it and is not over. Fails with ErrFenced.
-	place(ctx context.Context) (change.Place, error)
+	// places reads the stored places of all lanes. It waits for a transaction
+	// of an earlier session of this lane that is not over. Fails with ErrFenced.
+	places(ctx context.Context) ([]change.Place, error)
 	// write applies the runs in order and moves the lane's place from one to
 	// the other, in one transaction. After an error nothing of it is applied,
-	// or all of it is: place tells.
+	// or all of it is: places tells.
 	write(ctx context.Context, from, to change.Place, runs []run) (target.Outcome, error)
 	// reset makes the session usable after an error, or says that it is not.
 	reset(ctx context.Context, err error) bool

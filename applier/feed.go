@@ -24,7 +24,7 @@ import (
 // It returns when the rows are with their lanes, not when they are durable, and
 // blocks while the window is full; a DDL is carried out before it returns. The
 // rows belong to the applier from here on. One goroutine feeds. Errors: ctx's;
-// ErrFenced or log.ErrClosed when Run has ended or is about to.
+// ErrFenced, ErrRegressed or log.ErrClosed when Run has ended or is about to.
 //
 // The caller must have seen the transaction's end in the log before it feeds
 // the first part.
@@ -218,7 +218,7 @@ func (a *Applier) routeOf(ctx context.Context, p change.Place, t *schema.Table) 
 			if err := a.drainLanes(ctx); err != nil {
 				return err
 			}
-			if err := a.saveProgress(ctx); err != nil {
+			if err := a.confirm(ctx); err != nil {
 				return err
 			}
 		}
@@ -282,7 +282,7 @@ func (a *Applier) drained(ctx context.Context) error {
 	if err := a.drainLanes(ctx); err != nil {
 		return err
 	}
-	return a.untilDone(ctx, change.Place{}, "store the floor", a.saveProgress)
+	return a.untilDone(ctx, change.Place{}, "store the floor", a.confirm)
 }
 
 func (a *Applier) drainLanes(ctx context.Context) error {
@@ -356,7 +356,7 @@ func (a *Applier) untilDoneWithin(ctx context.Context, within func(int) time.Dur
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if isFenced(err) {
+		if final(err) {
 			a.mu.Lock()
 			if a.group != nil { // not while Run itself is taking over
 				a.group.fail(err)

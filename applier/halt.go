@@ -19,6 +19,14 @@ import (
 // it; nothing this applier had not committed can be written any more.
 var ErrFenced = errors.New("fenced: another applier owns the stream on this target")
 
+// ErrRegressed: the target holds less than it had confirmed. It lost commits in
+// a crash, or a server took over that had not received them. Run ends with it;
+// a new Applier resumes from what the target holds.
+var ErrRegressed = errors.New("the target went back behind what it had confirmed")
+
+// final: an error that trying again can't mend.
+func final(err error) bool { return errors.Is(err, ErrFenced) || errors.Is(err, ErrRegressed) }
+
 // errPlace: a lane's stored place is not what its owner left there.
 var errPlace = errors.New("the stored place of a lane was changed by someone else")
 

@@ -2,7 +2,6 @@ package applier
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -16,6 +15,7 @@ type laneState struct {
 	wake      *sync.Cond // the lane sleeps here: no work, or waiting for another lane
 	blockedBy int        // the lane it waits for; -1: none
 	batches   int64
+	stored    change.Place // the lane's place on the target, confirmed
 }
 
 // laneGroup is the running lanes.
@@ -60,12 +60,12 @@ func (a *Applier) runLane(ctx context.Context, index int, stored change.Place) e
 			return nil
 		}
 		if err := w.write(ctx, batch); err != nil {
-			if ctx.Err() != nil && !isFenced(err) {
+			if ctx.Err() != nil && !final(err) {
 				return nil
 			}
 			return err
 		}
-		a.done(index, len(batch))
+		a.done(index, batch)
 	}
 }
 
@@ -121,12 +121,13 @@ func (a *Applier) linger(ctx context.Context, index int) {
 }
 
 // done records that the lane's batch is durable and wakes who waits for that.
-func (a *Applier) done(index, rows int) {
+func (a *Applier) done(index int, batch []causality.Item[work]) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.sched.Done(index)
 	a.lanes[index].batches++
-	a.state.rows += int64(rows)
+	a.lanes[index].stored = batch[len(batch)-1].Place
+	a.state.rows += int64(len(batch))
 	for _, l := range a.lanes {
 		if l.blockedBy == index {
 			l.wake.Signal()
@@ -168,7 +169,7 @@ func (w *laneWriter) write(ctx context.Context, batch []causality.Item[work]) er
 			w.a.note(w.index, nil, to, "apply")
 			return nil
 		}
-		if isFenced(err) {
+		if final(err) {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -184,27 +185,34 @@ func (w *laneWriter) write(ctx context.Context, batch []causality.Item[work]) er
 	}
 }
 
-// try writes the batch once. A new session first asks where the lane stands: the
-// transaction of the one before may have been committed without our hearing of it.
+// try writes the batch once. A new session first asks where the lanes stand: the
+// transaction of the one before may have been committed without our hearing of
+// it, and the server may be one that lost what was confirmed. Nothing is written
+// on top of that: what it lost may be what our change waited for.
 func (w *laneWriter) try(ctx context.Context, to change.Place, runs []run) error {
 	if w.session == nil {
+		believed := w.a.believed()
 		s, err := w.a.backend.lane(ctx, w.a.epoch, w.index)
 		if err != nil {
 			return err
 		}
-		w.session = s
-		stands, err := s.place(ctx)
+		stand, err := s.places(ctx)
+		if err == nil {
+			err = notBehind(believed, stand)
+		}
 		if err != nil {
-			w.close()
+			s.close()
 			return err
 		}
-		if stands == to {
+		w.session = s
+		switch own := stand[w.index]; own {
+		case to:
 			return nil
-		}
-		if stands != w.stored {
+		case w.stored:
+		default:
 			w.close()
 			return fmt.Errorf("lane %d stands at %d/%d, not at %d/%d: %w", w.index,
-				stands.Offset, stands.Index, w.stored.Offset, w.stored.Index, errPlace)
+				own.Offset, own.Index, w.stored.Offset, w.stored.Index, errPlace)
 		}
 	}
 	out, err := w.session.write(ctx, w.stored, to, runs)
@@ -212,6 +220,31 @@ func (w *laneWriter) try(ctx context.Context, to change.Place, runs []run) error
 		w.a.count(out)
 	}
 	return err
+}
+
+// believed are the places that the target has confirmed.
+func (a *Applier) believed() []change.Place {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := make([]change.Place, len(a.lanes))
+	for i, l := range a.lanes {
+		out[i] = l.stored
+	}
+	return out
+}
+
+// notBehind compares what is stored now with what was confirmed before.
+func notBehind(believed, stand []change.Place) error {
+	if len(stand) != len(believed) {
+		return fmt.Errorf("%d places are stored for %d lanes: %w", len(stand), len(believed), errPlace)
+	}
+	for i := range believed {
+		if stand[i].Compare(believed[i]) < 0 {
+			return fmt.Errorf("lane %d stands at %d/%d and had confirmed %d/%d: %w", i,
+				stand[i].Offset, stand[i].Index, believed[i].Offset, believed[i].Index, ErrRegressed)
+		}
+	}
+	return nil
 }
 
 // makeRuns puts the batch in the order in which it is written.
@@ -230,5 +263,3 @@ func makeRuns(batch []causality.Item[work]) []run {
 	}
 	return runs
 }
-
-func isFenced(err error) bool { return errors.Is(err, ErrFenced) }

@@ -2,6 +2,7 @@ package applier
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -129,13 +130,13 @@ func liveConfig(srv *mysqltest.Server, lanes int) Config {
 		ProgressInterval: 20 * time.Millisecond, Lease: 4 * time.Second}
 }
 
-func liveServer(t *testing.T, f mysqltest.Flavor) (*mysqltest.Server, uint64, *history.Generator, []fed) {
+func liveServer(t *testing.T, f mysqltest.Flavor, opts ...mysqltest.Option) (*mysqltest.Server, uint64, *history.Generator, []fed) {
 	seed := *liveSeed
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("replay with -live-seed=%d", seed)
-	srv := mysqltest.Start(t, f)
+	srv := mysqltest.Start(t, f, opts...)
 	g, create, h := liveHistory(seed, f.Server(), *liveChanges)
 	srv.Exec(t, append([]string{"CREATE DATABASE hist"}, create...)...)
 	return srv, seed, g, h
@@ -158,8 +159,22 @@ func TestChaosOnServers(t *testing.T) {
 	}
 }
 
-func chaos(t *testing.T, f mysqltest.Flavor) {
-	srv, seed, g, h := liveServer(t, f)
+// TestTargetLosesCommits: the server crashes, and its last commits are gone, for
+// it does not write its log at each of them. The applier finds out before it
+// writes on top of that, and resumes from what the server has.
+func TestTargetLosesCommits(t *testing.T) {
+	for _, f := range []mysqltest.Flavor{mysqltest.MySQL97, mysqltest.MariaDB1011} {
+		t.Run(string(f), func(t *testing.T) {
+			regressed := chaos(t, f, mysqltest.With("innodb-flush-log-at-trx-commit", "0"), mysqltest.WithArgs("--skip-log-bin"),
+				mysqltest.Without("log-bin", "log-replica-updates", "log-slave-updates", "gtid-mode", "enforce-gtid-consistency"))
+			t.Logf("%d times the applier found less than had been confirmed", regressed)
+		})
+	}
+}
+
+// chaos answers how often an applier ended with ErrRegressed.
+func chaos(t *testing.T, f mysqltest.Flavor, opts ...mysqltest.Option) (regressed int) {
+	srv, seed, g, h := liveServer(t, f, opts...)
 	rng := rand.New(rand.NewPCG(seed, 9))
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()
@@ -206,7 +221,9 @@ func chaos(t *testing.T, f mysqltest.Flavor) {
 			t.Fatalf("halted: %+v", s.Halts)
 		}
 		end()
-		if err := <-ran; err != nil {
+		if err := <-ran; errors.Is(err, ErrRegressed) && len(opts) > 0 {
+			regressed++
+		} else if err != nil {
 			t.Errorf("Run: %v", err)
 		}
 		if ctx.Err() != nil {
@@ -224,6 +241,7 @@ func chaos(t *testing.T, f mysqltest.Flavor) {
 	if n := len(h); !strings.HasSuffix(set, fmt.Sprint("-", n)) {
 		t.Errorf("applied %q after %d transactions", set, n)
 	}
+	return regressed
 }
 
 // killConnections ends every client's connection at whatever it is doing.

@@ -76,17 +76,17 @@ func (a *Applier) saveRegularly(ctx context.Context) error {
 			// skipped in any case.
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 			defer cancel()
-			if err := a.saveProgress(last); err != nil {
+			if err := a.saveProgress(last, false); err != nil {
 				a.log.Info().Err(err).Msg("last floor not stored")
 			}
 			return nil
 		case <-tick.C:
 		}
 		hurry, cancel := context.WithTimeoutCause(ctx, patience(0), errSlow)
-		err := a.saveProgress(hurry)
+		err := a.saveProgress(hurry, false)
 		cancel()
 		switch {
-		case isFenced(err):
+		case final(err):
 			return err
 		case ctx.Err() != nil:
 		default:
@@ -95,12 +95,20 @@ func (a *Applier) saveRegularly(ctx context.Context) error {
 	}
 }
 
-// saveProgress brings the floor up to the watermark and stores it.
-func (a *Applier) saveProgress(ctx context.Context) error {
+// confirm stores the floor and has the target confirm that it holds all of it.
+func (a *Applier) confirm(ctx context.Context) error { return a.saveProgress(ctx, true) }
+
+// saveProgress brings the floor up to the watermark and stores it; where it has
+// not moved, only when it is time for a heartbeat, or always.
+func (a *Applier) saveProgress(ctx context.Context, always bool) error {
 	a.save.Lock()
 	defer a.save.Unlock()
 	a.mu.Lock()
 	low := a.sched.Low()
+	believed := make([]change.Place, len(a.lanes))
+	for i, l := range a.lanes {
+		believed[i] = l.stored
+	}
 	n := 0
 	for n < len(a.ends) && a.ends[n].seq <= low {
 		n++
@@ -128,10 +136,10 @@ func (a *Applier) saveProgress(ctx context.Context) error {
 	p := progress{place: t.place, newest: t.newest, pending: pending, gtidSet: t.stored.gtidSet}
 	if p.place != t.stored.place {
 		p.gtidSet = t.set.String()
-	} else if time.Since(t.saved) < heartbeat && pending.Equal(t.stored.pending) {
+	} else if !always && time.Since(t.saved) < heartbeat && pending.Equal(t.stored.pending) {
 		return nil
 	}
-	if err := a.backend.saveProgress(ctx, a.epoch, p); err != nil {
+	if err := a.backend.saveProgress(ctx, a.epoch, p, believed); err != nil {
 		return err
 	}
 	t.stored, t.saved = p, time.Now()

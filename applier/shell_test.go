@@ -5,7 +5,9 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -48,6 +50,28 @@ type hostile struct {
 	ddlRuns  int
 	problem  error
 	writes   int
+
+	incarnation int      // of the server: sessions of an earlier one are dead
+	saved       *hostile // what a server that lost its last commits has
+	regressions int
+}
+
+// snapshot and regress: a server that crashes may lose its last commits, all
+// that came after one of them.
+func (h *hostile) snapshot() {
+	h.saved = &hostile{lanes: slices.Clone(h.lanes), progress: h.progress, digests: maps.Clone(h.digests), rows: maps.Clone(h.rows),
+		ddls: maps.Clone(h.ddls), epoch: h.epoch}
+}
+
+func (h *hostile) regress() {
+	s := h.saved
+	if s == nil || s.epoch != h.epoch || len(s.lanes) != len(h.lanes) {
+		return
+	}
+	h.lanes, h.progress, h.digests, h.rows, h.ddls = s.lanes, s.progress, s.digests, s.rows, s.ddls
+	h.saved = nil
+	h.incarnation++
+	h.regressions++
 }
 
 func newHostile(seed uint64, failures int) *hostile {
@@ -114,10 +138,13 @@ func (c *client) relane(_ context.Context, epoch uint64, lanes int, p change.Pla
 	return c.fails()
 }
 
-func (c *client) saveProgress(_ context.Context, epoch uint64, p progress) error {
+func (c *client) saveProgress(_ context.Context, epoch uint64, p progress, believed []change.Place) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := errors.Join(c.fenced(epoch), c.fails()); err != nil {
+		return err
+	}
+	if err := notBehind(believed, c.lanes); err != nil {
 		return err
 	}
 	if p.place.Compare(c.progress.place) < 0 {
@@ -192,22 +219,30 @@ func (c *client) lane(_ context.Context, epoch uint64, index int) (laneSession, 
 	if err := c.fails(); err != nil {
 		return nil, err
 	}
-	return &hostileLane{c, epoch, index}, nil
+	return &hostileLane{c, epoch, index, c.incarnation}, nil
 }
 
 type hostileLane struct {
-	c     *client
-	epoch uint64
-	index int
+	c           *client
+	epoch       uint64
+	index       int
+	incarnation int
 }
 
-func (l *hostileLane) place(context.Context) (change.Place, error) {
+func (l *hostileLane) dead() error {
+	if l.incarnation != l.c.incarnation {
+		return driver.ErrBadConn
+	}
+	return nil
+}
+
+func (l *hostileLane) places(context.Context) ([]change.Place, error) {
 	l.c.mu.Lock()
 	defer l.c.mu.Unlock()
-	if err := errors.Join(l.c.fenced(l.epoch), l.c.fails()); err != nil {
-		return change.Place{}, err
+	if err := errors.Join(l.dead(), l.c.fenced(l.epoch), l.c.fails()); err != nil {
+		return nil, err
 	}
-	return l.c.lanes[l.index], nil
+	return append([]change.Place(nil), l.c.lanes...), nil
 }
 
 func (l *hostileLane) reset(context.Context, error) bool { return false }
@@ -217,8 +252,15 @@ func (l *hostileLane) write(_ context.Context, from, to change.Place, runs []run
 	c := l.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := errors.Join(c.fenced(l.epoch), c.fails()); err != nil {
+	if err := errors.Join(l.dead(), c.fenced(l.epoch), c.fails()); err != nil {
 		return target.Outcome{}, err
+	}
+	switch c.rng.IntN(150) {
+	case 0:
+		c.snapshot()
+	case 1:
+		c.regress()
+		return target.Outcome{}, driver.ErrBadConn
 	}
 	if at := c.lanes[l.index]; at != from {
 		c.problem = fmt.Errorf("lane %d is at %v, not %v", l.index, at, from)
@@ -316,7 +358,7 @@ func script(rng *rand.Rand, n int) ([]fed, map[int64]string) {
 
 // TestHostileBackend: one applier after the other, with other numbers of lanes,
 // killed at any time, some fenced by their successor while still running, over a
-// target that fails all the time.
+// target that fails all the time and now and then loses its last commits.
 func TestHostileBackend(t *testing.T) {
 	runs := 12
 	if testing.Short() {
@@ -368,7 +410,7 @@ func hostileRun(t *testing.T, seed uint64) {
 			time.AfterFunc(200*time.Millisecond, cancel)
 		} else {
 			cancel()
-			if err := <-ran; err != nil && !errors.Is(err, ErrFenced) {
+			if err := <-ran; err != nil && !errors.Is(err, ErrFenced) && !errors.Is(err, ErrRegressed) {
 				t.Errorf("Run: %v", err)
 			}
 		}
@@ -388,7 +430,7 @@ func hostileRun(t *testing.T, seed uint64) {
 			if floor.gtidSet != end.t.GTID {
 				t.Errorf("applied %q, want %q", floor.gtidSet, end.t.GTID)
 			}
-			t.Logf("%d appliers, %d batches, %d DDLs", attempt+1, h.writes, h.ddlRuns)
+			t.Logf("%d appliers, %d batches, %d DDLs, %d regressions", attempt+1, h.writes, h.ddlRuns, h.regressions)
 			return
 		}
 	}

@@ -106,7 +106,9 @@ func (b *sqlBackend) claim(ctx context.Context) (c claimed, err error) {
 			Scan(&c.epoch, &lanes, &c.routing); err != nil {
 			return err
 		}
-		c.epoch++
+		// Never a number that was used before, not even where the target lost
+		// the memory of it in a crash while its user lives on.
+		c.epoch = max(c.epoch+1, uint64(time.Now().UnixMicro()))
 		if lanes == 0 {
 			lanes = b.cfg.Lanes
 			if err := insertLanes(ctx, tx, s, c.epoch, lanes, causality.Start); err != nil {
@@ -134,23 +136,8 @@ func (b *sqlBackend) claim(ctx context.Context) (c claimed, err error) {
 }
 
 func (b *sqlBackend) readState(ctx context.Context, tx *sql.Tx, lanes int, c *claimed) error {
-	rows, err := tx.QueryContext(ctx, `SELECT lane, log_offset, log_index FROM twinspan.lane_position WHERE stream = ? ORDER BY lane`, b.cfg.Stream)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var lane int
-		var p change.Place
-		if err := rows.Scan(&lane, &p.Offset, &p.Index); err != nil {
-			return err
-		}
-		if lane != len(c.lanes) {
-			return fmt.Errorf("lane %d has no stored place: %w", len(c.lanes), errPlace)
-		}
-		c.lanes = append(c.lanes, p)
-	}
-	if err := rows.Err(); err != nil {
+	var err error
+	if c.lanes, err = readPlaces(ctx, tx, b.cfg.Stream); err != nil {
 		return err
 	}
 	if len(c.lanes) != lanes {
@@ -237,23 +224,76 @@ func (b *sqlBackend) mine(ctx context.Context, tx *sql.Tx, epoch uint64) error {
 	var now uint64
 	var owner string
 	if err := tx.QueryRowContext(ctx, `SELECT epoch, owner FROM twinspan.stream WHERE stream = ? FOR UPDATE`, b.cfg.Stream).Scan(&now, &owner); err != nil {
-		return err
+		return lost(err)
 	}
-	return fencedUnless(now == epoch, epoch, fmt.Sprintf("%s at epoch %d", owner, now))
+	return sameEpoch(now, epoch, owner)
 }
 
-func fencedUnless(ok bool, epoch uint64, by string) error {
-	if ok {
+// sameEpoch compares the stored epoch with the owner's. A lower one was stored
+// before the owner took over: the target lost that.
+func sameEpoch(stored, own uint64, by string) error {
+	switch {
+	case stored == own:
 		return nil
+	case stored < own:
+		return fmt.Errorf("epoch %d was lost, %d is stored: %w", own, stored, ErrRegressed)
 	}
-	return fmt.Errorf("epoch %d, by %s: %w", epoch, by, ErrFenced)
+	return fmt.Errorf("epoch %d, by %s at epoch %d: %w", own, by, stored, ErrFenced)
 }
 
-func (b *sqlBackend) saveProgress(ctx context.Context, epoch uint64, p progress) error {
-	r, err := b.db.ExecContext(ctx, `UPDATE twinspan.progress SET log_offset = ?, log_index = ?, gtid_set = ?, commit_time = ?, pending_since = ?,
-		updated_at = UTC_TIMESTAMP(6) WHERE stream = ? AND epoch = ?`,
-		p.place.Offset, p.place.Index, p.gtidSet, sqlTime(p.newest), sqlTime(p.pending), b.cfg.Stream, epoch)
-	return oneRow(r, err, epoch)
+// lost: state that an owner wrote is not there.
+func lost(err error) error {
+	if errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("the stream's state is gone: %w", ErrRegressed)
+	}
+	return err
+}
+
+// saveProgress: a floor above what the target really holds would make a restart
+// skip changes for good, so the lanes' places are read in the same transaction.
+func (b *sqlBackend) saveProgress(ctx context.Context, epoch uint64, p progress, believed []change.Place) error {
+	return b.inTx(ctx, func(tx *sql.Tx) error {
+		var now uint64
+		if err := tx.QueryRowContext(ctx, `SELECT epoch FROM twinspan.progress WHERE stream = ? FOR UPDATE`, b.cfg.Stream).Scan(&now); err != nil {
+			return lost(err)
+		}
+		if err := sameEpoch(now, epoch, "a newer owner"); err != nil {
+			return err
+		}
+		stand, err := readPlaces(ctx, tx, b.cfg.Stream)
+		if err != nil {
+			return err
+		}
+		if err := notBehind(believed, stand); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE twinspan.progress SET log_offset = ?, log_index = ?, gtid_set = ?, commit_time = ?, pending_since = ?,
+			updated_at = UTC_TIMESTAMP(6) WHERE stream = ?`,
+			p.place.Offset, p.place.Index, p.gtidSet, sqlTime(p.newest), sqlTime(p.pending), b.cfg.Stream)
+		return err
+	})
+}
+
+// readPlaces reads the lanes' stored places, in order.
+func readPlaces(ctx context.Context, q server.Querier, stream string) ([]change.Place, error) {
+	rows, err := q.QueryContext(ctx, `SELECT lane, log_offset, log_index FROM twinspan.lane_position WHERE stream = ? ORDER BY lane`, stream)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []change.Place
+	for rows.Next() {
+		var lane int
+		var p change.Place
+		if err := rows.Scan(&lane, &p.Offset, &p.Index); err != nil {
+			return nil, err
+		}
+		if lane != len(out) {
+			return nil, fmt.Errorf("lane %d has no stored place: %w", len(out), errPlace)
+		}
+		out = append(out, p)
+	}
+	return out, rows.Err()
 }
 
 // sqlTime is text, so that no time zone of any session comes into it.
@@ -262,18 +302,6 @@ func sqlTime(t time.Time) any {
 		return nil
 	}
 	return t.UTC().Format(timeLayout)
-}
-
-// oneRow: a statement that names its epoch and found nothing was fenced off.
-func oneRow(r sql.Result, err error, epoch uint64) error {
-	if err != nil {
-		return err
-	}
-	n, err := r.RowsAffected()
-	if err != nil {
-		return err
-	}
-	return fencedUnless(n > 0, epoch, "a newer one")
 }
 
 func (b *sqlBackend) saveDigest(ctx context.Context, epoch uint64, n schema.Name, digest uint64) error {

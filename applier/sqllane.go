@@ -37,24 +37,31 @@ func (b *sqlBackend) lane(ctx context.Context, epoch uint64, index int) (laneSes
 // users expect, and an open transaction must end.
 func (l *sqlLane) close() { target.Discard(l.conn) }
 
-// place: the lock on the row makes this wait until a transaction of a session
-// before this one, which wrote the row first of all, is over.
-func (l *sqlLane) place(ctx context.Context) (p change.Place, err error) {
+// places: the lock on the lane's row makes this wait until a transaction of a
+// session before this one, which wrote the row first of all, is over.
+func (l *sqlLane) places(ctx context.Context) ([]change.Place, error) {
 	var epoch uint64
-	err = l.conn.QueryRowContext(ctx, `SELECT epoch, log_offset, log_index FROM twinspan.lane_position WHERE stream = ? AND lane = ? FOR UPDATE`,
-		l.stream, l.index).Scan(&epoch, &p.Offset, &p.Index)
+	err := l.conn.QueryRowContext(ctx, `SELECT epoch FROM twinspan.lane_position WHERE stream = ? AND lane = ? FOR UPDATE`,
+		l.stream, l.index).Scan(&epoch)
 	if errors.Is(err, sql.ErrNoRows) {
-		// Only an owner with fewer lanes takes it away.
-		return p, fencedUnless(false, l.epoch, "an owner without this lane")
+		// An owner with fewer lanes took it away, or the target never had it.
+		err = l.conn.QueryRowContext(ctx, `SELECT epoch FROM twinspan.stream WHERE stream = ?`, l.stream).Scan(&epoch)
+		if err == nil && epoch == l.epoch {
+			err = sql.ErrNoRows
+		}
 	}
 	if err != nil {
-		return p, fmt.Errorf("place of lane %d: %w", l.index, err)
+		return nil, fmt.Errorf("place of lane %d: %w", l.index, lost(err))
 	}
-	if err := fencedUnless(epoch == l.epoch, l.epoch, fmt.Sprintf("epoch %d", epoch)); err != nil {
-		return p, err
+	if err := sameEpoch(epoch, l.epoch, "a newer owner"); err != nil {
+		return nil, err
+	}
+	all, err := readPlaces(ctx, l.conn, l.stream)
+	if err != nil {
+		return nil, err
 	}
 	_, err = l.conn.ExecContext(ctx, "ROLLBACK")
-	return p, err
+	return all, err
 }
 
 func (l *sqlLane) write(ctx context.Context, from, to change.Place, runs []run) (target.Outcome, error) {
@@ -71,8 +78,8 @@ func (l *sqlLane) write(ctx context.Context, from, to change.Place, runs []run) 
 	}
 	if n != 1 {
 		// Fenced, or someone changed the place: the look at it tells which.
-		if p, err := l.place(ctx); err != nil || p == from {
-			return sum, errors.Join(err, fmt.Errorf("place of lane %d did not move: %w", l.index, errPlace))
+		if _, err := l.places(ctx); err != nil {
+			return sum, err
 		}
 		return sum, fmt.Errorf("place of lane %d is not %d/%d: %w", l.index, from.Offset, from.Index, errPlace)
 	}

@@ -74,7 +74,7 @@ func (b *sqlBackend) hold(ctx context.Context, epoch uint64) error {
 		case <-tick.C:
 		}
 		if err := b.ping(ctx, epoch); err != nil {
-			if isFenced(err) {
+			if final(err) {
 				return err
 			}
 			if ctx.Err() == nil {
@@ -104,7 +104,7 @@ func (b *sqlBackend) ping(ctx context.Context, epoch uint64) error {
 		row = b.db.QueryRowContext(ctx, q, b.cfg.Stream)
 	}
 	if err := row.Scan(&now, &owner); err != nil {
-		return err
+		return lost(err)
 	}
-	return fencedUnless(now == epoch, epoch, fmt.Sprintf("%s at epoch %d", owner, now))
+	return sameEpoch(now, epoch, owner)
 }
