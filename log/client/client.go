@@ -163,6 +163,17 @@ func (s *session) close() {
 // connect greets the first node that answers. Failures to do so are
 // log.ErrUnavailable.
 func (c *Client) connect(ctx context.Context) (*session, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer cancel()
+	watch.Go(func() {
+		select {
+		case <-c.closed:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
 	var errs []error
 	for _, address := range c.cfg.Nodes {
 		s, err := c.connectTo(ctx, address)

@@ -239,6 +239,11 @@ func (s *Store) stockReserve() bool {
 		return true
 	}
 	f, err := s.prewrite(name, s.cfg.reserveBytes())
+	if isFull(err) {
+		if cut, cutErr := s.cutReserve(name); cut != nil || cutErr != nil {
+			f, err = cut, cutErr
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -251,6 +256,29 @@ func (s *Store) stockReserve() bool {
 		s.reserve = f
 	}
 	return true
+}
+
+// cutReserve makes the reserve of a spare, which takes no space: a node that can
+// free some is worth more than a few more appends. nil without a spare.
+func (s *Store) cutReserve(name string) (*file, error) {
+	s.mu.Lock()
+	var f *file
+	if n := len(s.spares); n > 0 {
+		f = s.spares[n-1]
+		s.spares = s.spares[:n-1]
+	}
+	s.mu.Unlock()
+	if f == nil {
+		return nil, nil
+	}
+	if err := f.handle.Truncate(s.cfg.reserveBytes()); err != nil {
+		return nil, errors.Join(err, f.handle.Close())
+	}
+	if err := s.fs.Rename(f.name, s.path(name)); err != nil {
+		return nil, errors.Join(err, f.handle.Close())
+	}
+	f.name, f.size = s.path(name), s.cfg.reserveBytes()
+	return f, nil
 }
 
 func (s *Store) outOfSpaceLocked(err error) {
@@ -325,7 +353,7 @@ func (s *Store) recycle() {
 			s.mu.Unlock()
 			return
 		}
-		keep := f.size == s.cfg.FileBytes && len(s.spares) <= s.cfg.SpareFiles
+		keep := f.size == s.cfg.FileBytes && (len(s.spares) <= s.cfg.SpareFiles || s.reserve == nil)
 		s.spareSeq++
 		name := s.path(spareName(s.spareSeq))
 		s.mu.Unlock()
