@@ -207,7 +207,7 @@ func concurrent(t *testing.T, l log.Log) {
 	var all sync.WaitGroup
 	for g := range writers {
 		all.Go(func() {
-			var last log.Offset = log.None
+			last := log.None
 			for i := range each {
 				p := fmt.Sprintf("%d/%d", g, i)
 				o, err := w.Append(ctxOf(t), log.Draft{Topic: log.TopicData, EndsTransaction: true, Payload: []byte(p)})

@@ -229,7 +229,7 @@ func (c *conn) appends(ctx context.Context, m wire.Attach) error {
 		acked <- err
 	}()
 	err = c.takeAppends(ctx, st, m.Epoch)
-	if err != nil && !errors.Is(err, io.EOF) && ctx.Err() == nil {
+	if !errors.Is(err, io.EOF) && ctx.Err() == nil {
 		_ = c.link.Send(wire.ErrorOf(err)) // the peer learns it from the lost connection otherwise
 	}
 	cancel()

@@ -129,7 +129,7 @@ func (w *writer) Epoch() log.Epoch { return w.epoch }
 
 func (w *writer) Bounds() log.Bounds {
 	b := w.stream.Bounds()
-	w.advance()
+	_, _ = w.advance() // what killed the writer is for Append and Wait to say
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return log.Bounds{First: b.First, LAC: w.window.Confirmed(), LSO: w.window.LSO(), Epoch: w.epoch}

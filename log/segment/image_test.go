@@ -33,8 +33,7 @@ type promise struct {
 	acked   map[string]log.Offset
 	epoch   map[string]log.Epoch
 	cursors map[string]log.Offset
-	sent    map[string][]string // payload of each offset ever appended, newest attempt last
-	history map[string][]map[string]bool
+	history map[string][]map[string]bool // payloads ever appended at an offset
 }
 
 func newPromise() *promise {

@@ -232,17 +232,17 @@ func (s *Store) judgeTails(m *meta, tail []found) {
 // provenAfter says whether an entry of the stream lies behind the damage, so
 // that offsets tell what was lost in it.
 func (st *Stream) provenAfter(d doubt) bool {
-	for i := len(st.runs) - 1; i >= 0; i-- {
-		r := st.runs[i]
-		if r.file == nil || r.file.head.ID < d.file {
-			return false
-		}
-		if r.file.head.ID > d.file || r.index == nil {
-			return r.file.head.ID > d.file
-		}
-		return indexPlace(r.index[len(r.index)-1]) > d.place
+	if len(st.runs) == 0 {
+		return false
 	}
-	return false
+	r := st.runs[len(st.runs)-1]
+	switch {
+	case r.file == nil || r.file.head.ID < d.file:
+		return false
+	case r.file.head.ID > d.file:
+		return true
+	}
+	return r.index != nil && indexPlace(r.index[len(r.index)-1]) > d.place
 }
 
 // openSpares takes over pre-written files of the right size and removes others.

@@ -4,14 +4,14 @@ import "time"
 
 // counts are the store's own figures since Open, guarded by its lock.
 type counts struct {
-	appends, bytes   int64
-	groups, syncs    int64
-	groupTime        time.Duration
-	syncTime         time.Duration
-	metaWrites       int64
-	metaTime         time.Duration
-	trimmed, damaged int64
-	groupSizes       [groupBuckets]int64
+	appends, bytes int64
+	groups, syncs  int64
+	groupTime      time.Duration
+	syncTime       time.Duration
+	metaWrites     int64
+	metaTime       time.Duration
+	trimmed        int64
+	groupSizes     [groupBuckets]int64
 }
 
 // groupBuckets counts groups of up to 1, 2, 4 … records; the last one the rest.
