@@ -185,7 +185,25 @@ func (w *Workload) Run(ctx context.Context) error {
 	clients.Wait()
 	stop()
 	others.Wait()
-	return errors.Join(errs...)
+	return errors.Join(append(errs, w.quiesce(context.WithoutCancel(ctx)))...)
+}
+
+// quiesce waits until the server has ended what the clients left: a statement
+// whose connection is closed in the middle of it goes on to its end.
+func (w *Workload) quiesce(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	const q = "SELECT COUNT(*) FROM information_schema.processlist WHERE command IN ('Query', 'Execute', 'Killed') AND user = 'root' AND id <> CONNECTION_ID()"
+	for {
+		var n int
+		err := w.cfg.DB.QueryRowContext(ctx, q).Scan(&n)
+		if err == nil && n == 0 {
+			return nil
+		}
+		if e := sleep(ctx, 20*time.Millisecond); e != nil {
+			return fmt.Errorf("workload: %d statements are still running: %w", n, errors.Join(err, e))
+		}
+	}
 }
 
 // client commits one random transaction after the other.
