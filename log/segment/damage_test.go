@@ -246,3 +246,56 @@ func TestLostFiles(t *testing.T) {
 		})
 	}
 }
+
+// TestDamageBesideTheJournal flips bits in the copies of the meta and in saved
+// indexes: nothing is lost, because there is a second copy, or the journal.
+func TestDamageBesideTheJournal(t *testing.T) {
+	clean := damageDisk(t)
+	files, err := clean.List("/log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried := 0
+	for _, f := range files {
+		if !strings.HasPrefix(f.Name, "meta.") && !strings.HasPrefix(f.Name, "index-") {
+			continue
+		}
+		for at := int64(0); at < min(f.Size, 3000); at += 29 {
+			d := clean.Restart()
+			if err := d.Flip("/log/"+f.Name, at, uint(at)); err != nil {
+				t.Fatal(err)
+			}
+			c := imageConfig(d)
+			c.Retention = segment.Retention{}
+			c.IndexCacheBytes = 1
+			o := open(t, c)
+			for _, name := range []string{"a", "b", "c"} {
+				st, err := o.Stream(name)
+				if err != nil {
+					t.Fatalf("%s, byte %d: %v", f.Name, at, err)
+				}
+				if b := st.Bounds(); b.Epoch != 1 {
+					t.Fatalf("%s, byte %d: stream %s is at epoch %d", f.Name, at, name, b.Epoch)
+				}
+			}
+			hurt, err := inspect(o.Store)
+			if err != nil || hurt > 0 {
+				t.Fatalf("%s, byte %d: %d streams hurt, %v", f.Name, at, hurt, err)
+			}
+			if err := o.stop(); err != nil {
+				t.Fatal(err)
+			}
+			tried++
+		}
+	}
+	t.Logf("%d flips", tried)
+	both := clean.Restart()
+	for _, name := range []string{"/log/meta.a", "/log/meta.b"} {
+		if err := both.Flip(name, 100, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := segment.Open(imageConfig(both)); !errors.Is(err, log.ErrSuspect) {
+		t.Fatalf("open with both copies of the meta damaged: %v", err)
+	}
+}
