@@ -7,7 +7,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/twinspan/twinspan/applier"
-	"github.com/twinspan/twinspan/internal/cli"
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/node"
@@ -38,13 +37,16 @@ func applierConfig(c *config.Config) applier.Config {
 	}
 }
 
-func nodeConfig(c *config.Config, logger zerolog.Logger) node.Config {
-	name := c.Node.Name
+func nodeConfig(c *config.Config, logger zerolog.Logger) (node.Config, error) {
+	tlsConfig, err := nodeTLS(c.Node.TLS)
+	if err != nil {
+		return node.Config{}, err
+	}
 	return node.Config{
-		Name: name, Dir: c.Node.Dir, Listen: c.Node.Listen, FileBytes: int64(c.Node.JournalFileBytes),
+		Name: c.Node.Name, Dir: c.Node.Dir, Listen: c.Node.Listen, TLS: tlsConfig, FileBytes: int64(c.Node.JournalFileBytes),
 		Retention: segment.Retention{BytesMax: int64(c.Node.Retention.BytesMax), AgeMax: c.Node.Retention.AgeMax.Std()},
 		Logger:    logger.With().Str("role", string(config.RoleNode)).Logger(),
-	}
+	}, nil
 }
 
 // reach loads the configuration and connects to the log it names.
@@ -55,7 +57,7 @@ func (a *app) reach() (*config.Loaded, log.Log, error) {
 	}
 	eng, err := openLog(l.Config, zerolog.Nop())
 	if err != nil {
-		return nil, nil, cli.Fail(cli.ExitUnreachable, err, "is log.nodes the address of a node?")
+		return nil, nil, err
 	}
 	return l, eng, nil
 }

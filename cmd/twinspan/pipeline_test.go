@@ -61,6 +61,7 @@ func twinspan(t *testing.T, args ...string) (code int, out, errOut string) {
 type installation struct {
 	file  string
 	admin string
+	args  []string // more of them for run
 	log   *buffer
 	stop  func()
 }
@@ -99,7 +100,7 @@ func (in *installation) start(t *testing.T) {
 	done := make(chan int, 1) // the exit code; owner: the goroutine below; never closed
 	go func() {
 		a := &app{in: strings.NewReader(""), out: io.Discard, err: in.log}
-		done <- a.execute(ctx, []string{"run", "-c", in.file, "--log-level", "debug"})
+		done <- a.execute(ctx, append([]string{"run", "-c", in.file, "--log-level", "debug"}, in.args...))
 	}()
 	var once sync.Once
 	in.stop = func() {

@@ -61,7 +61,11 @@ func assemble(c *config.Config, logger zerolog.Logger) (p *process, err error) {
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	var roles []daemon.Role
 	if c.Has(config.RoleNode) {
-		if p.node, err = openNode(c, logger); err != nil {
+		nc, err := nodeConfig(c, logger)
+		if err != nil {
+			return nil, cli.Fail(cli.ExitUsage, err, "see node.tls in twinspan config example")
+		}
+		if p.node, err = node.New(nc); err != nil {
 			return nil, cli.Fail(cli.ExitError, err, "twinspan doctor node looks at the directory")
 		}
 		undo = append(undo, p.node.Close)
@@ -116,10 +120,6 @@ func (p *process) retry() {
 		x.Recheck()
 	}
 	p.daemon.Retry()
-}
-
-func openNode(c *config.Config, logger zerolog.Logger) (*node.Node, error) {
-	return node.New(nodeConfig(c, logger))
 }
 
 func (p *process) runNode(ctx context.Context, ready func()) error {
@@ -185,10 +185,14 @@ func endless(ctx context.Context, err error) error {
 	return err
 }
 
+// preflightTimeout bounds how long the checks may delay a start. On a server with
+// very many tables some are then not known.
+const preflightTimeout = 15 * time.Second
+
 // preflight stops a role while a mandatory check fails. What can't be looked at
 // does not stop it: the roles check for themselves whatever they need.
 func (p *process) preflight(ctx context.Context, look func(context.Context) (*doctor.Report, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, doctorTimeout)
+	ctx, cancel := context.WithTimeout(ctx, preflightTimeout)
 	defer cancel()
 	r, err := look(ctx)
 	if err != nil {

@@ -72,6 +72,16 @@ type Node struct {
 	// JournalFileBytes is the size of one pre-written journal file.
 	JournalFileBytes Bytes     `yaml:"journal_file_bytes"`
 	Retention        Retention `yaml:"retention"`
+	TLS              NodeTLS   `yaml:"tls"`
+}
+
+// NodeTLS is the listener's side of the log's connections; without a Cert they
+// are plain.
+type NodeTLS struct {
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+	// ClientCA, when set, lets only clients in whose certificate it signed.
+	ClientCA string `yaml:"client_ca"`
 }
 
 // Retention says what the node keeps after every cursor has passed it. 0 sets no
@@ -87,6 +97,17 @@ type Log struct {
 	// Nodes are the storage nodes' addresses. A process with the node role
 	// uses its own node without the network.
 	Nodes []string `yaml:"nodes"`
+	TLS   LogTLS   `yaml:"tls"`
+}
+
+// LogTLS is the client's side of the log's connections; without a CA they are
+// plain.
+type LogTLS struct {
+	// CA is the authority that signed the nodes' certificates.
+	CA string `yaml:"ca"`
+	// Cert and Key are what the client shows to a node that asks for it.
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
 }
 
 // Producer is how the source is read and the log written.

@@ -145,6 +145,16 @@ func TestProblemsNameTheirLine(t *testing.T) {
 				`t.yaml:8:17: producer.skip[1]: "nine" is not a GTID`,
 			},
 		},
+		"tls halves": {
+			minimal + "log: {tls: {cert: /c}}\nnode: {tls: {client_ca: ca.pem, key: /k}}\n",
+			[]string{
+				"t.yaml:6:19: log.tls.cert: cert and key belong together: set both or none",
+				"log.tls.ca: missing: cert and key are used only together with ca",
+				`t.yaml:7:25: node.tls.client_ca: "ca.pem" is not an absolute path`,
+				"node.tls.cert: cert and key belong together: set both or none",
+				"node.tls.cert: missing: client_ca is used only together with cert and key",
+			},
+		},
 		"anchor": {
 			minimal + "consumer: &x\n  group: a\n",
 			[]string{"t.yaml:6:11: consumer: anchors, aliases and tags are not used in this file: write the value out"},

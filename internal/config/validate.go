@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"path/filepath"
 	"regexp"
@@ -120,6 +121,13 @@ func (v *validator) log() {
 		}
 		v.address(path, n)
 	}
+	v.files("log.tls", map[string]string{"ca": l.TLS.CA, "cert": l.TLS.Cert, "key": l.TLS.Key})
+	if (l.TLS.Cert == "") != (l.TLS.Key == "") {
+		v.problem("log.tls.cert", "cert and key belong together: set both or none")
+	}
+	if l.TLS.CA == "" && l.TLS.Cert != "" {
+		v.problem("log.tls.ca", "missing: cert and key are used only together with ca")
+	}
 	if v.c.Has(RoleNode) {
 		return
 	}
@@ -138,6 +146,16 @@ func (v *validator) node() {
 	if n.Dir != "" && !filepath.IsAbs(n.Dir) {
 		v.problem("node.dir", "%q is not an absolute path", n.Dir)
 	}
+	v.files("node.tls", map[string]string{"cert": n.TLS.Cert, "key": n.TLS.Key, "client_ca": n.TLS.ClientCA})
+	if (n.TLS.Cert == "") != (n.TLS.Key == "") {
+		v.problem("node.tls.cert", "cert and key belong together: set both or none")
+	}
+	if n.TLS.ClientCA != "" && n.TLS.Cert == "" {
+		v.problem("node.tls.cert", "missing: client_ca is used only together with cert and key")
+	}
+	if host, _, err := net.SplitHostPort(n.Listen); err == nil && !loopback(host) && n.TLS.ClientCA == "" {
+		v.warn("node.listen", "whoever reaches %s can read and write the log: set node.tls with a client_ca, or keep the network private", n.Listen)
+	}
 	bytesBetween(v, "node.journal_file_bytes", n.JournalFileBytes, 1<<20, 4<<30)
 	if r := n.Retention.BytesMax; r != 0 && r < 2*n.JournalFileBytes {
 		v.problem("node.retention.bytes_max", "%s is less than two journal files of %s: nothing could be kept", r, n.JournalFileBytes)
@@ -147,6 +165,15 @@ func (v *validator) node() {
 	}
 	if v.c.Admin.Listen == n.Listen {
 		v.problem("node.listen", "%s is the admin listener's address", n.Listen)
+	}
+}
+
+// files must be absolute: a service has no directory of its own to start from.
+func (v *validator) files(path string, files map[string]string) {
+	for _, key := range slices.Sorted(maps.Keys(files)) {
+		if f := files[key]; f != "" && !filepath.IsAbs(f) {
+			v.problem(path+"."+key, "%q is not an absolute path", f)
+		}
 	}
 }
 
@@ -220,6 +247,7 @@ func (v *validator) endpoint(path string, e server.Endpoint) {
 	if e.PasswordFile != "" && !filepath.IsAbs(e.PasswordFile) {
 		v.problem(path+".password_file", "%q is not an absolute path", e.PasswordFile)
 	}
+	v.files(path+".tls", map[string]string{"ca": e.TLS.CA, "cert": e.TLS.Cert, "key": e.TLS.Key})
 	modes := []string{"disabled", "preferred", "required", "verify"}
 	if e.TLS.Mode != "" && !slices.Contains(modes, e.TLS.Mode) {
 		hint := "use " + strings.Join(modes, ", ")

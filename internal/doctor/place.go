@@ -2,6 +2,8 @@ package doctor
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -136,6 +138,45 @@ func Process(secrets []Secret) *Report {
 		default:
 			r.ok("file", Mandatory, "%s %s", s.Key, s.Path)
 		}
+		if s.Public && err == nil {
+			r.certificates(s)
+		}
 	}
 	return r
+}
+
+// certificates looks until when those of a file are good.
+func (r *Report) certificates(s Secret) {
+	rest, err := os.ReadFile(s.Path)
+	if err != nil {
+		r.unknown("certificate", Advisory, err)
+		return
+	}
+	n := 0
+	for {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if block.Type != "CERTIFICATE" || err != nil {
+			continue
+		}
+		n++
+		f := Finding{Check: "certificate", Outcome: Failed, Detail: fmt.Sprintf("%s %s (%s) ends on %s", s.Key, s.Path, cert.Subject.CommonName, cert.NotAfter.UTC().Format(time.DateOnly)),
+			Remedy: "put a new one there; it is read again for new connections"}
+		switch left := time.Until(cert.NotAfter); {
+		case left < 0:
+			f.Severity = Mandatory
+		case left < 14*24*time.Hour:
+			f.Severity = Advisory
+		default:
+			f.Severity, f.Outcome, f.Remedy = Mandatory, OK, ""
+		}
+		r.add(f)
+	}
+	if n == 0 {
+		r.add(Finding{Check: "certificate", Severity: Mandatory, Outcome: Failed, Detail: fmt.Sprintf("%s %s holds no PEM certificate", s.Key, s.Path),
+			Remedy: "write it in PEM form"})
+	}
 }
