@@ -2,6 +2,7 @@ package applier
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -345,7 +346,7 @@ func (a *Applier) untilDoneWithin(ctx context.Context, within func(int) time.Dur
 	for tries := 0; ; tries++ {
 		hurry, cancel := context.WithTimeoutCause(ctx, within(tries), errSlow)
 		err := f(hurry)
-		if err != nil && context.Cause(hurry) == errSlow {
+		if err != nil && errors.Is(context.Cause(hurry), errSlow) {
 			err = fmt.Errorf("%w: %w", errSlow, err)
 		}
 		cancel()

@@ -2,6 +2,7 @@ package applier
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -160,7 +161,7 @@ func (w *laneWriter) write(ctx context.Context, batch []causality.Item[work]) er
 	for tries := 0; ; tries++ {
 		hurry, cancel := context.WithTimeoutCause(ctx, patience(tries), errSlow)
 		err := w.try(hurry, to, runs)
-		if err != nil && context.Cause(hurry) == errSlow {
+		if err != nil && errors.Is(context.Cause(hurry), errSlow) {
 			err = fmt.Errorf("%w: %w", errSlow, err)
 		}
 		cancel()

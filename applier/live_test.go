@@ -257,7 +257,9 @@ func killConnections(ctx context.Context, srv *mysqltest.Server) {
 			ids = append(ids, id)
 		}
 	}
-	_ = rows.Close()
+	if rows.Err() != nil {
+		return // the server is on its way down: as good
+	}
 	for _, id := range ids {
 		// A connection that is gone already is as good as killed.
 		_, _ = srv.DB().ExecContext(ctx, fmt.Sprintf("KILL %d", id))
@@ -272,7 +274,7 @@ func TestChild(t *testing.T) {
 	var seed uint64
 	var changes, lanes int
 	if _, err := fmt.Sscan(os.Getenv(childEnv), &addr, &flavor, &seed, &changes, &lanes); err != nil {
-		t.Skip("only as a child process")
+		return // only as a child process
 	}
 	_, _, h := liveHistory(seed, server.Flavor(flavor), changes)
 	cfg := Config{Stream: "live", Target: server.Endpoint{Address: addr, User: "root"}, Lanes: lanes, BatchRows: 20,

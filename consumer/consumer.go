@@ -98,8 +98,11 @@ func (c *Consumer) Registry() *schema.Registry { return c.registry }
 // way shown by Status; nothing is ever skipped.
 func (c *Consumer) Run(ctx context.Context) error {
 	from, err := c.sink.Resume(ctx)
+	if ctx.Err() != nil {
+		return nil // told to end
+	}
 	if err != nil {
-		return finished(ctx, err)
+		return err
 	}
 	c.next = change.Place{Offset: max(from, 0)}
 	c.mu.Lock()
@@ -145,13 +148,6 @@ func (c *Consumer) Run(ctx context.Context) error {
 }
 
 const retryMin = 50 * time.Millisecond
-
-func finished(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
-}
 
 // sinkError is an error that the sink answered with.
 type sinkError struct{ err error }

@@ -16,7 +16,7 @@ import (
 )
 
 var (
-	histories = flag.Int("histories", 4000, "histories of the oracle test")
+	histories = flag.Int("histories", 2000, "histories of the oracle test")
 	seedFlag  = flag.Uint64("seed", 0, "replay this one history; 0: by the clock")
 )
 
