@@ -41,7 +41,6 @@ func Run(t *testing.T, open Open) {
 		{"many readers", manyReaders},
 		{"topics", topics},
 		{"committed stops at the LSO", committed},
-		{"reader with an end", end},
 		{"bounds", bounds},
 		{"cursors", cursors},
 		{"no such stream", noStream},
@@ -375,6 +374,3 @@ func manyStreams(t *testing.T, l log.Log) {
 		check(t, r.Close())
 	}
 }
-
-// slowReader holds a reader still while the writer goes on far beyond any
-// buffer between them.

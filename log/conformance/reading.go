@@ -3,7 +3,6 @@ package conformance
 import (
 	"bytes"
 	"errors"
-	"io"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -132,38 +131,6 @@ func committed(t *testing.T, l log.Log) {
 	check(t, w.Close())
 }
 
-func end(t *testing.T, l log.Log) {
-	w := openWriter(t, l, "s")
-	fill(t, w, "s", 20)
-	o := must[log.Offset](t)(w.Append(ctxOf(t), log.Draft{Topic: log.TopicSchema, EndsTransaction: true, Payload: body("s", 20)}))
-	must[log.Ack](t)(w.Wait(ctxOf(t), o))
-	fill(t, w, "s", 9)
-	eof := func(r log.Reader) {
-		t.Helper()
-		for range 2 {
-			if e, err := r.Next(ctxOf(t)); !errors.Is(err, io.EOF) {
-				t.Fatalf("entry %d, error %v: want the end", e.Offset, err)
-			}
-		}
-	}
-	r := openReader(t, l, "s", log.ReaderOptions{From: 5, To: 15})
-	expect(t, r, "s", 5, 10)
-	eof(r)
-	r = openReader(t, l, "s", log.ReaderOptions{To: 30, Topics: []log.Topic{log.TopicSchema}})
-	expect(t, r, "s", 20, 1)
-	eof(r)
-	eof(openReader(t, l, "s", log.ReaderOptions{To: 30, Topics: []log.Topic{log.TopicExceptions}}))
-	eof(openReader(t, l, "s", log.ReaderOptions{From: 7, To: 7}))
-	// An end that is not confirmed yet is waited for.
-	r = openReader(t, l, "s", log.ReaderOptions{From: 28, To: 32})
-	expect(t, r, "s", 28, 2)
-	quiet(t, r)
-	fill(t, w, "s", 5)
-	expect(t, r, "s", 30, 2)
-	eof(r)
-	check(t, w.Close())
-}
-
 func ahead(t *testing.T, l log.Log) {
 	w := openWriter(t, l, "s")
 	fill(t, w, "s", 3)
@@ -176,6 +143,8 @@ func ahead(t *testing.T, l log.Log) {
 	check(t, w.Close())
 }
 
+// slowReader holds a reader still while the writer goes on far beyond any
+// buffer between them.
 func slowReader(t *testing.T, l log.Log) {
 	w := openWriter(t, l, "s")
 	fill(t, w, "s", 1)

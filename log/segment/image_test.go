@@ -416,8 +416,3 @@ func failOnce(t *testing.T, kind vfs.OpKind, nth int, done bool) {
 		}
 	}
 }
-
-// TestFull runs out of space and gets some back.
-// TestRetentionFindsSpace fills the disk and moves the cursor: no space comes from
-// outside, and every file holds schema entries that have to be copied first.
-// TestOneOwner checks the lock and the identity of the directory.

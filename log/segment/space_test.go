@@ -12,6 +12,7 @@ import (
 	"github.com/twinspan/twinspan/log/vfs"
 )
 
+// TestFull runs out of space and gets some back.
 func TestFull(t *testing.T) {
 	disk := vfs.NewDisk()
 	c := imageConfig(disk)
@@ -83,6 +84,8 @@ func TestFull(t *testing.T) {
 	}
 }
 
+// TestRetentionFindsSpace fills the disk and moves the cursor: no space comes from
+// outside, and every file holds schema entries that have to be copied first.
 func TestRetentionFindsSpace(t *testing.T) {
 	disk := vfs.NewDisk()
 	c := imageConfig(disk)
@@ -127,6 +130,7 @@ func TestRetentionFindsSpace(t *testing.T) {
 	t.Logf("%d entries went through %d KiB", taken, (disk.Used()+500<<10)>>10)
 }
 
+// TestOneOwner checks the lock and the identity of the directory.
 func TestOneOwner(t *testing.T) {
 	disk := vfs.NewDisk()
 	o := open(t, imageConfig(disk))
