@@ -15,6 +15,7 @@ import (
 	"github.com/twinspan/twinspan/internal/cli"
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/internal/doctor"
+	"github.com/twinspan/twinspan/internal/inspect"
 	"github.com/twinspan/twinspan/internal/server"
 )
 
@@ -74,6 +75,7 @@ func examine(ctx context.Context, c *config.Config, subjects []string) ([]*docto
 	}
 	var reports []*doctor.Report
 	var source, target *sql.DB
+	held := "" // the log's GTID set
 	for _, s := range []struct {
 		name       string
 		configured bool
@@ -83,19 +85,24 @@ func examine(ctx context.Context, c *config.Config, subjects []string) ([]*docto
 		{"node", c.Has(config.RoleNode), func(context.Context) (*doctor.Report, error) {
 			return doctor.Node(c.Node.Dir, int64(c.Node.JournalFileBytes)), nil
 		}},
-		{"source", c.Source.Address != "", func(ctx context.Context) (r *doctor.Report, err error) {
-			if source, err = server.Open(c.Source, doctorOptions); err != nil {
-				return nil, err
-			}
-			return doctor.Source(ctx, source, doctor.SourceOptions{Address: c.Source.Address, ServerID: uint32(c.Producer.ServerID)}), nil
-		}},
-		{"log", len(c.Log.Nodes) > 0, func(ctx context.Context) (*doctor.Report, error) {
+		{"log", len(logNodes(c)) > 0, func(ctx context.Context) (*doctor.Report, error) {
 			l, err := openLog(c, zerolog.Nop())
 			if err != nil {
 				return nil, err
 			}
 			defer l.Close()
-			return doctor.Log(ctx, l, strings.Join(logNodes(c), ","), c.Stream), nil
+			r := doctor.Log(ctx, l, strings.Join(logNodes(c), ","), c.Stream)
+			if r.Err == nil {
+				// Not known is fine: then the source is not compared with it.
+				held, _ = inspect.Held(ctx, l, c.Stream)
+			}
+			return r, nil
+		}},
+		{"source", c.Source.Address != "", func(ctx context.Context) (r *doctor.Report, err error) {
+			if source, err = server.Open(c.Source, doctorOptions); err != nil {
+				return nil, err
+			}
+			return doctor.Source(ctx, source, doctor.SourceOptions{Address: c.Source.Address, ServerID: uint32(c.Producer.ServerID), Logged: held}), nil
 		}},
 		{"target", c.Target.Address != "", func(ctx context.Context) (r *doctor.Report, err error) {
 			if target, err = server.Open(c.Target, doctorOptions); err != nil {

@@ -202,7 +202,7 @@ func TestPrivilegesAreNamedExactly(t *testing.T) {
 			expect(t, r, map[string]string{"target.privileges": "mandatory", "target.read_only": "advisory", "target.applier": ""})
 			for _, f := range r.Findings {
 				for _, q := range f.SQL {
-					if f.Outcome == Failed && strings.HasPrefix(q, "GRANT") {
+					if f.Outcome == Failed && f.Name != "target.read_only" && strings.HasPrefix(q, "GRANT") {
 						s.Exec(t, q)
 					}
 				}
@@ -310,16 +310,35 @@ func TestStandby(t *testing.T) {
 }
 
 func TestGap(t *testing.T) {
-	s := mysqltest.Start(t, mysqltest.MySQL97)
-	s.Exec(t, "CREATE DATABASE d", "FLUSH BINARY LOGS", "CREATE DATABASE e", "FLUSH BINARY LOGS")
-	uuid := s.Value(t, "SELECT @@server_uuid")
-	last := s.Query(t, "SHOW BINARY LOG STATUS")[0][0]
-	s.Exec(t, "PURGE BINARY LOGS TO '"+last+"'")
-	ctx := context.Background()
-	r := Source(ctx, s.DB(), SourceOptions{Address: s.Address, Logged: uuid + ":1"})
-	expect(t, r, map[string]string{"source.gap": "mandatory"})
-	r = Source(ctx, s.DB(), SourceOptions{Address: s.Address, Logged: s.Value(t, "SELECT @@gtid_executed")})
-	expect(t, r, map[string]string{"source.gap": "ok"})
+	for _, f := range []mysqltest.Flavor{mysqltest.MySQL97, mysqltest.MariaDB1011} {
+		t.Run(string(f), func(t *testing.T) {
+			t.Parallel()
+			s := mysqltest.Start(t, f)
+			ctx := context.Background()
+			s.Exec(t, "CREATE DATABASE d")
+			early, err := s.GTIDs(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Exec(t, "CREATE DATABASE e", "FLUSH BINARY LOGS")
+			logs := s.Query(t, "SHOW BINARY LOGS")
+			all, err := s.GTIDs(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := Source(ctx, s.DB(), SourceOptions{Address: s.Address, Logged: early})
+			expect(t, r, map[string]string{"source.gap": "ok"})
+			// MariaDB keeps a file until InnoDB has no more need of it.
+			for deadline := time.Now().Add(20 * time.Second); len(s.Query(t, "SHOW BINARY LOGS")) > 1 && time.Now().Before(deadline); {
+				s.Exec(t, "PURGE BINARY LOGS TO '"+logs[len(logs)-1][0]+"'")
+				time.Sleep(50 * time.Millisecond)
+			}
+			r = Source(ctx, s.DB(), SourceOptions{Address: s.Address, Logged: early})
+			expect(t, r, map[string]string{"source.gap": "mandatory"})
+			r = Source(ctx, s.DB(), SourceOptions{Address: s.Address, Logged: all})
+			expect(t, r, map[string]string{"source.gap": "ok"})
+		})
+	}
 }
 
 func TestPair(t *testing.T) {

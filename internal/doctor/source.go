@@ -38,7 +38,8 @@ func Source(ctx context.Context, db *sql.DB, o SourceOptions) *Report {
 	p.sourcePrivileges()
 	p.serverID(ctx, o.ServerID)
 	p.standby(ctx)
-	p.retention(o.Logged)
+	p.retention()
+	p.gap(ctx, o.Logged)
 	p.sourceDurability()
 	p.sourceTables(ctx)
 	p.clock()
@@ -243,8 +244,8 @@ func (p *probe) standby(ctx context.Context) {
 	}
 }
 
-// retention compares how long the binlog is kept with how far the log is.
-func (p *probe) retention(logged string) {
+// retention looks at how long the binlog is kept.
+func (p *probe) retention() {
 	seconds, known := p.number("binlog_expire_logs_seconds")
 	if !known || seconds == 0 {
 		if days, err := strconv.ParseFloat(p.vars["expire_logs_days"], 64); err == nil && days > 0 {
@@ -262,24 +263,54 @@ func (p *probe) retention(logged string) {
 	default:
 		p.ok("retention", Advisory, "the binlog is kept for %s", time.Duration(seconds)*time.Second)
 	}
-	purged := p.vars["gtid_purged"]
-	if logged == "" || p.mariadb() {
+}
+
+// gap compares what the server has removed from its binlog with what the log
+// holds.
+func (p *probe) gap(ctx context.Context, logged string) {
+	if logged == "" || !p.on("log_bin") {
 		return
 	}
-	have, err := gtid.Parse("mysql", logged)
+	removed := p.vars["gtid_purged"]
+	var err error
+	if p.mariadb() {
+		removed, err = p.binlogBegins(ctx)
+	}
+	var have, gone gtid.Set
 	if err == nil {
-		var gone gtid.Set
-		if gone, err = gtid.Parse("mysql", purged); err == nil && have.Contains(gone) {
-			p.ok("gap", Mandatory, "the server still has all that the log lacks")
-			return
-		} else if err == nil {
-			p.add(Finding{Check: "gap", Severity: Mandatory, Outcome: Failed,
-				Detail: fmt.Sprintf("the server has removed transactions that the log has not: %s", gone.Minus(have)),
-				Remedy: "read another server of the set that still has them; if none has, load the target anew and start from its GTID set"})
-			return
+		have, err = gtid.Parse(string(p.info.Flavor), logged)
+	}
+	if err == nil {
+		gone, err = gtid.Parse(string(p.info.Flavor), removed)
+	}
+	switch {
+	case err != nil:
+		p.unknown("gap", Mandatory, err)
+	case have.Contains(gone):
+		p.ok("gap", Mandatory, "the server still has all that the log lacks")
+	default:
+		p.add(Finding{Check: "gap", Severity: Mandatory, Outcome: Failed,
+			Detail: fmt.Sprintf("the server has removed transactions that the log has not: its binlog begins behind %s, the log holds %s", gone, have),
+			Remedy: "read another server of the set that still has them; if none has, load the target anew and start a new stream from its GTID set"})
+	}
+}
+
+// binlogBegins is what MariaDB's oldest binlog file says was before it.
+func (p *probe) binlogBegins(ctx context.Context) (string, error) {
+	files, err := p.rows(ctx, "SHOW BINARY LOGS")
+	if err != nil || len(files) == 0 {
+		return "", err
+	}
+	events, err := p.rows(ctx, "SHOW BINLOG EVENTS IN "+quoteText(files[0]["log_name"])+" LIMIT 4")
+	if err != nil {
+		return "", err
+	}
+	for _, e := range events {
+		if e["event_type"] == "Gtid_list" {
+			return strings.Trim(e["info"], "[]"), nil
 		}
 	}
-	p.unknown("gap", Mandatory, err)
+	return "", errors.New("the oldest binlog file says nothing of what was before it")
 }
 
 func (p *probe) sourceDurability() {

@@ -206,6 +206,9 @@ func TestReadChooses(t *testing.T) {
 	if transactions != n || heads[0].Entry.File != "binlog.000001" {
 		t.Errorf("seed %d: %d transactions in heads", seed, transactions)
 	}
+	if held, err := Held(t.Context(), l, "s"); err != nil || held != set.String() {
+		t.Errorf("seed %d: the log holds %s, %v; it should be %s", seed, held, err, set)
+	}
 	vs, err := Versions(t.Context(), l, "s")
 	if err != nil || len(vs) != 2 || vs[0].Table != "shop.orders" || vs[1].Offset != 1 {
 		t.Errorf("%+v %v", vs, err)
