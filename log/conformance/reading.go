@@ -2,7 +2,6 @@ package conformance
 
 import (
 	"bytes"
-	"errors"
 	"math/rand/v2"
 	"slices"
 	"sync"
