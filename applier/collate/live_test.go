@@ -5,7 +5,10 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,8 +20,8 @@ import (
 )
 
 // TestEqualityOfServers: whenever a server says that two strings are one, so do
-// the weights; for every usable collation, over every character up to U+107FF
-// and over random strings made to collide.
+// the weights; over every character up to U+107FF and over random strings made to
+// collide. For every usable collation with SOAK set, else for some of each server's.
 func TestEqualityOfServers(t *testing.T) {
 	for _, f := range []struct {
 		kind   mysqltest.Flavor
@@ -71,6 +74,18 @@ func compareAll(t *testing.T, pool *sql.DB, flavor server.Flavor) {
 	if err := rows.Err(); err != nil {
 		t.Fatal(err)
 	}
+	if os.Getenv("SOAK") == "" {
+		charsets := slices.Sorted(maps.Keys(byCharset))
+		for range len(charsets) - 5 {
+			i := rng.IntN(len(charsets))
+			delete(byCharset, charsets[i])
+			charsets = slices.Delete(charsets, i, i+1)
+		}
+		for cs, ws := range byCharset {
+			rng.Shuffle(len(ws), func(i, j int) { ws[i], ws[j] = ws[j], ws[i] })
+			byCharset[cs] = ws[:min(len(ws), 6)]
+		}
+	}
 	total := 0
 	for cs, weighers := range byCharset {
 		exec("DROP TABLE IF EXISTS p")
@@ -82,7 +97,7 @@ func compareAll(t *testing.T, pool *sql.DB, flavor server.Flavor) {
 		}
 	}
 	t.Logf("%d collations", total)
-	if total < 200 {
+	if total < 200 && os.Getenv("SOAK") != "" || total < 5 {
 		t.Errorf("only %d collations were compared", total)
 	}
 }

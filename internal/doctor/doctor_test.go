@@ -202,7 +202,7 @@ func TestPrivilegesAreNamedExactly(t *testing.T) {
 			expect(t, r, map[string]string{"target.privileges": "mandatory", "target.read_only": "advisory", "target.applier": ""})
 			for _, f := range r.Findings {
 				for _, q := range f.SQL {
-					if f.Outcome == Failed && f.Name != "target.read_only" && strings.HasPrefix(q, "GRANT") {
+					if f.Outcome == Failed && f.Check != "target.read_only" && strings.HasPrefix(q, "GRANT") {
 						s.Exec(t, q)
 					}
 				}
