@@ -169,3 +169,35 @@ func TestSystemdUnit(t *testing.T) {
 		t.Errorf("exposure level %s: at most 2.0", m[1])
 	}
 }
+
+// The configuration that the README shows is a valid one.
+func TestReadmeConfiguration(t *testing.T) {
+	b, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for i, block := range strings.Split(string(b), "```") {
+		text, isYAML := strings.CutPrefix(block, "yaml\n")
+		if i%2 == 0 || !isYAML || !strings.Contains(text, "stream:") {
+			continue
+		}
+		n++
+		// The block stands inside a list.
+		indent := text[:len(text)-len(strings.TrimLeft(text, " "))]
+		var lines []string
+		for line := range strings.Lines(text) {
+			lines = append(lines, strings.TrimPrefix(line, indent))
+		}
+		t.Chdir(t.TempDir())
+		if err := os.WriteFile("readme.yaml", []byte(strings.Join(lines, "")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if code, out, errOut := twinspan(t, "config", "check", "-c", "readme.yaml"); code != 0 {
+			t.Errorf("%d\n%s%s", code, out, errOut)
+		}
+	}
+	if n == 0 {
+		t.Error("no configuration was found")
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,6 +45,8 @@ type process struct {
 	producer atomic.Pointer[producer.Producer]
 	applier  atomic.Pointer[applier.Applier]
 	consumer atomic.Pointer[consumer.Consumer]
+
+	advised sync.Map // check → what was found when it was told last
 }
 
 // assemble makes the parts and takes addresses and directories; nothing works
@@ -203,7 +206,9 @@ func (p *process) preflight(ctx context.Context, look func(context.Context) (*do
 	}
 	r.Accept(p.cfg.Doctor.Accept)
 	for _, f := range r.Failed(doctor.Advisory) {
-		p.logger.Warn().Str("check", f.Check).Str("found", f.Detail).Str("remedy", f.Remedy).Msg("advice")
+		if old, said := p.advised.Swap(f.Check, f.Detail); !said || old != f.Detail { // once, not at every try
+			p.logger.Warn().Str("check", f.Check).Str("found", f.Detail).Str("remedy", f.Remedy).Msg("advice")
+		}
 	}
 	if bad := r.Failed(doctor.Mandatory); len(bad) > 0 {
 		return &preflightError{r.Subject, bad}
