@@ -148,7 +148,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 // keep runs one role again and again until ctx ends. An error is fatal.
 func (d *Daemon) keep(ctx context.Context, r Role) error {
 	logger := d.logger.With().Str("role", r.Name).Logger()
-	pause := pauseMin
+	pause, told := pauseMin, ""
 	for {
 		d.set(r.Name, func(s *Status) { s.State, s.RetryAt = keepHalted(s), time.Time{} })
 		logger.Debug().Msg("starting")
@@ -183,9 +183,15 @@ func (d *Daemon) keep(ctx context.Context, r Role) error {
 		wait := pause + rand.N(pause/2)
 		if v.Halt != nil {
 			wait = pauseHalt
-			logger.Error().Str("halt", v.Halt.Code).Str("gtid", v.Halt.GTID).Str("detail", v.Halt.Detail).
+			level := zerolog.ErrorLevel
+			if told == v.Halt.Code+v.Halt.Detail {
+				level = zerolog.DebugLevel // still the same
+			}
+			told = v.Halt.Code + v.Halt.Detail
+			logger.WithLevel(level).Str("halt", v.Halt.Code).Str("gtid", v.Halt.GTID).Str("detail", v.Halt.Detail).
 				Str("remedy", v.Halt.Remedy).Bool("final", v.Final).Msg("HALT")
 		} else {
+			told = ""
 			logger.Warn().Err(err).Dur("again_in", wait).Msg("failed, will start again")
 			pause = min(2*pause, pauseMax)
 		}
