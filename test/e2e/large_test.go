@@ -16,7 +16,7 @@ import (
 )
 
 // residentMax is what a process may have resident, whatever a transaction's size.
-var residentMax = map[harness.Role]int64{harness.Node: 256 << 20, harness.Producer: 256 << 20, harness.Consumer: 512 << 20}
+var residentMax = map[harness.Role]int64{harness.Node: 256 << 20, harness.Producer: 256 << 20, harness.Consumer: 256 << 20}
 
 // TestLargeTransaction: memory is bounded by the configuration, not by what
 // somebody commits at once. With SOAK the transaction has a million rows.

@@ -83,7 +83,7 @@ func New(cfg Config) (*Pipeline, error) {
 	source := fmt.Sprintf("source:\n  address: %s\n  user: root\n  tls: {mode: disabled}\nproducer:\n  start: earliest\n", cfg.Source.Address)
 	target := fmt.Sprintf("target:\n  address: %s\n  user: root\n  tls: {mode: disabled}\n", cfg.Target.Address)
 	reach := fmt.Sprintf("log:\n  nodes: [%s]\n", p.NodeAddress())
-	store := fmt.Sprintf("node:\n  listen: %s\n  dir: %s\n  retention: {bytes_max: 0}\n", p.NodeAddress(), filepath.Join(cfg.Dir, "journal"))
+	store := fmt.Sprintf("node:\n  listen: %s\n  dir: %s\n  retention: {bytes_max: 0}\n", p.NodeAddress(), p.JournalDir())
 	for role, text := range map[Role]string{
 		Node:     "city: a\n" + store,
 		Producer: "city: a\n" + reach + source,
@@ -116,6 +116,9 @@ func (p *Pipeline) LogFile(r Role) string { return filepath.Join(p.cfg.Dir, stri
 
 // NodeAddress is where the log is.
 func (p *Pipeline) NodeAddress() string { return fmt.Sprintf("127.0.0.1:%d", p.ports["log"]) }
+
+// JournalDir is where the node keeps the log.
+func (p *Pipeline) JournalDir() string { return filepath.Join(p.cfg.Dir, "journal") }
 
 // AdminURL of a role, without a path.
 func (p *Pipeline) AdminURL(r Role) string {
