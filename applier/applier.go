@@ -32,7 +32,7 @@ type Config struct {
 	BatchRows  int
 	BatchBytes int64
 	BatchDelay time.Duration
-	// WindowBytes [64 MiB] bounds what is decoded and not yet durable, in
+	// WindowBytes [32 MiB] bounds what is decoded and not yet durable, in
 	// bytes of memory. One transaction part may go beyond it.
 	WindowBytes int64
 	// ProgressInterval [1 s] is how often the floor is stored.
@@ -66,7 +66,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.BatchRows = 500
 	}
 	set(&c.BatchBytes, 1<<20)
-	set(&c.WindowBytes, 64<<20)
+	set(&c.WindowBytes, 32<<20)
 	set((*int64)(&c.ProgressInterval), int64(time.Second))
 	set((*int64)(&c.Lease), int64(30*time.Second))
 	if c.Owner == "" {

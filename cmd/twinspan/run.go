@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -55,7 +56,15 @@ reads the log level from the configuration again and looks at halts at once.`,
 	return c
 }
 
+// heapBytes is what the collector aims to stay below unless GOMEMLIMIT says
+// otherwise: the roles bound what they hold, but garbage of a large transaction
+// would be let pile up to as much again.
+const heapBytes = 176 << 20
+
 func (a *app) runRoles(ctx context.Context, l *config.Loaded) error {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(heapBytes)
+	}
 	logger := newLogger(a.err, l.Logging)
 	if l.City != "" {
 		logger = logger.With().Str("city", l.City).Logger()

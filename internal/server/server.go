@@ -9,6 +9,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -66,7 +67,10 @@ func (e Endpoint) TLSConfig() (*tls.Config, error) {
 	default:
 		return nil, fmt.Errorf("tls mode %q: use disabled, preferred, required or verify", e.TLS.Mode)
 	}
-	host, _, _ := strings.Cut(e.Address, ":")
+	host, _, err := net.SplitHostPort(e.Address)
+	if err != nil { // a socket, or no port
+		host = e.Address
+	}
 	c := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12, InsecureSkipVerify: e.TLS.Mode == "required"}
 	if e.TLS.CA != "" {
 		pem, err := os.ReadFile(e.TLS.CA)

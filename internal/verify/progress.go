@@ -42,8 +42,8 @@ func WaitForProgress(source, target Side, stream string, patience time.Duration)
 			var text string
 			err := target.DB.QueryRowContext(ctx, "SELECT gtid_set FROM twinspan.progress WHERE stream = ?", stream).Scan(&text)
 			switch {
-			case errors.Is(err, sql.ErrNoRows):
-				text = ""
+			case errors.Is(err, sql.ErrNoRows), server.ErrorNumber(err) == 1146, server.ErrorNumber(err) == 1049:
+				text = "" // the applier has not started yet: its schema comes with it
 			case err != nil:
 				return fmt.Errorf("progress of the target: %w", err)
 			}
