@@ -139,7 +139,7 @@ func printStatus(p *cli.Printer, d *admin.Document) {
 		}
 		rows = append(rows, []string{"log", what})
 		for _, c := range l.Cursors {
-			rows = append(rows, []string{"", fmt.Sprintf("%s has applied up to %d, %d behind", c.Group, c.Offset, c.Behind)})
+			rows = append(rows, []string{"", fmt.Sprintf("%s needs entries from %d on, %d of them are here", c.Group, c.Offset+1, c.Behind)})
 		}
 		if n := l.Node; n != nil {
 			rows = append(rows, []string{"node", fmt.Sprintf("%s: %d MiB used, %d MiB free", n.Dir, n.UsedBytes>>20, n.FreeBytes>>20)})

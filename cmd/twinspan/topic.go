@@ -88,7 +88,7 @@ ends a transaction.`,
 				for _, t := range out {
 					var readers []string
 					for _, c := range t.Cursors {
-						readers = append(readers, fmt.Sprintf("%s at %d (%d behind)", c.Group, c.Offset, c.Behind))
+						readers = append(readers, fmt.Sprintf("%s needs %d on", c.Group, c.Offset+1))
 					}
 					rows = append(rows, []string{t.Stream, fmt.Sprint(t.First), fmt.Sprint(t.LAC), fmt.Sprint(t.LSO),
 						fmt.Sprint(t.Epoch), strings.Join(readers, ", ")})
