@@ -277,3 +277,59 @@ func TestSegmentsRoll(t *testing.T) {
 		t.Fatalf("after a restart: %+v, %v", after, err)
 	}
 }
+
+// TestClockJumps: a node's clock that leaps by years, both ways, takes away
+// nothing that a reader still needs, and the order does not ask the clock.
+func TestClockJumps(t *testing.T) {
+	now := time.Now()
+	var mu sync.Mutex
+	disk := vfs.NewDisk()
+	c := retentionConfig(disk)
+	c.Retention = segment.Retention{AgeMax: time.Hour}
+	c.Now = func() time.Time {
+		mu.Lock()
+		defer mu.Unlock()
+		return now
+	}
+	o := open(t, c)
+	const cursor = 99
+	for i, leap := range []time.Duration{0, -10 * 365 * 24 * time.Hour, 20 * 365 * 24 * time.Hour, -5 * 365 * 24 * time.Hour} {
+		mu.Lock()
+		now = now.Add(leap)
+		mu.Unlock()
+		w := o.writer("s")
+		append20(t, w, 100)
+		if i == 0 {
+			if err := w.st.StoreCursor(log.Cursor{Group: "g", Offset: cursor}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := o.Trim(); err != nil {
+			t.Fatal(err)
+		}
+		b := w.st.Bounds()
+		if b.First > cursor+1 || b.LAC != log.Offset(100*(i+1)-1) {
+			t.Fatalf("after a leap of %s: bounds %+v", leap, b)
+		}
+		if err := o.stop(); err != nil {
+			t.Fatal(err)
+		}
+		o = open(t, c)
+	}
+	w := o.writer("s")
+	next := log.Offset(cursor + 1)
+	q := segment.Query{From: next, BytesMax: 64 << 10}
+	for next < w.next {
+		entries, _, from, err := w.st.Read(q, nil, nil)
+		if err != nil || len(entries) == 0 {
+			t.Fatalf("at %d: %d entries, %v", next, len(entries), err)
+		}
+		for _, e := range entries {
+			if e.Offset != next {
+				t.Fatalf("entry %d where %d should come", e.Offset, next)
+			}
+			next++
+		}
+		q.From = from
+	}
+}
