@@ -20,6 +20,7 @@ FUZZTIME ?= 30s
 PKG      ?= ./...
 RUN      ?= .
 COUNT    ?= 1
+SHORT    ?= -short
 PART     ?=
 
 .PHONY: help
@@ -49,8 +50,8 @@ test: ## everything: lint, unit tests with the race detector, fuzz smoke, end to
 	@scripts/test.sh
 
 .PHONY: unit
-unit: go-version servers ## unit tests with the race detector (PKG, RUN, COUNT)
-	$(GO) test -race -count=$(COUNT) -run '$(RUN)' -timeout 15m $$($(GO) list $(PKG) | grep -v /test/e2e)
+unit: go-version servers ## unit tests with the race detector (PKG, RUN, COUNT; SHORT= for all their rounds)
+	$(GO) test -race $(SHORT) -count=$(COUNT) -run '$(RUN)' -timeout 15m $$($(GO) list $(PKG) | grep -v /test/e2e)
 
 .PHONY: e2e
 e2e: build servers ## end-to-end tests: built binary, real servers (RUN, SEED)
