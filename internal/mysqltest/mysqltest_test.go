@@ -4,7 +4,9 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -123,5 +125,48 @@ func TestSweepRemovesOnlyTheDead(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(root, d)); (err == nil) != want {
 			t.Errorf("%s exists: %v, want %v", d, err == nil, want)
 		}
+	}
+}
+
+// A server that is not Durable still keeps every commit it has answered, whatever
+// kills it.
+func TestCommitsSurviveKill(t *testing.T) {
+	for _, f := range Flavors() {
+		t.Run(string(f), func(t *testing.T) {
+			s := Start(t, f)
+			s.Exec(t, "CREATE DATABASE d", "CREATE TABLE d.c (id INT PRIMARY KEY, n BIGINT)", "INSERT INTO d.c VALUES (0,0),(1,0),(2,0)")
+			var acked [3]int64 // one for each client
+			for round := range 4 {
+				var clients sync.WaitGroup
+				for k := range acked {
+					clients.Go(func() {
+						for {
+							if _, err := s.DB().Exec("UPDATE d.c SET n = ? WHERE id = ?", acked[k]+1, k); err != nil {
+								return // killed
+							}
+							acked[k]++
+						}
+					})
+				}
+				time.Sleep(time.Duration(50+50*round) * time.Millisecond)
+				if err := s.Kill(); err != nil {
+					t.Fatal(err)
+				}
+				clients.Wait()
+				if err := s.Restart(context.Background()); err != nil {
+					t.Fatal(err)
+				}
+				for k := range acked {
+					n, err := strconv.ParseInt(s.Value(t, "SELECT n FROM d.c WHERE id = ?", k), 10, 64)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if n < acked[k] {
+						t.Errorf("round %d: client %d was told %d commits, the server has %d", round, k, acked[k], n)
+					}
+					acked[k] = n
+				}
+			}
+		})
 	}
 }
