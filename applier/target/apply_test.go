@@ -391,6 +391,21 @@ func TestManyUpdatesNeverHitAnotherRow(t *testing.T) {
 	})
 }
 
+// Two spellings of one key in a merged run: the one that ends dead takes the row
+// of the one that ends alive, and that is no surprise.
+func TestCollapseOfOneKeyInTwoSpellings(t *testing.T) {
+	onEach(t, func(t *testing.T, b *bench) {
+		b.exec("CREATE TABLE spelled (k VARCHAR(5) COLLATE utf8mb4_general_ci PRIMARY KEY, v INT)")
+		p := b.plan("spelled", "spelled")
+		b.mustApply(p, p.insert(image("a", 1)...))
+		out := b.mustApply(p, p.remove(image("a", 1)...), p.insert(image("A", 2)...), p.remove(image("A", 2)...), p.insert(image("a", 3)...))
+		if out.Doubt() {
+			t.Errorf("%+v", out)
+		}
+		b.want("SELECT * FROM spelled", "a|3")
+	})
+}
+
 // TestRandomHistories applies random valid histories in random runs, and compares
 // with the table the history was made on.
 func TestRandomHistories(t *testing.T) {

@@ -93,7 +93,7 @@ func (r *run) each(from, to int) error {
 // those that should be there.
 func (r *run) flush(pending []slot) error {
 	var dead, fresh, known []int
-	deadKnown, unchanged := 0, 0
+	deadKnown, unchanged, spare := 0, 0, 0
 	for i := range pending {
 		s := &pending[i]
 		row := &r.rows[s.last]
@@ -118,6 +118,9 @@ func (r *run) flush(pending []slot) error {
 			return err
 		}
 		r.out.DeleteMissing += max(0, deadKnown-n)
+		// A form that was born and died within the run took the row of another
+		// form with it, which the statements below write anew.
+		spare = max(0, n-deadKnown)
 	}
 	if len(fresh) > 0 {
 		_, n, err := r.insertMany(fresh, r.p.upsert)
@@ -131,7 +134,7 @@ func (r *run) flush(pending []slot) error {
 		if err != nil {
 			return err
 		}
-		r.out.UpdateMissing += max(0, 2*len(known)-unchanged-n)
+		r.out.UpdateMissing += max(0, 2*len(known)-unchanged-n-spare)
 	}
 	return nil
 }

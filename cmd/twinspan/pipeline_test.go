@@ -224,7 +224,7 @@ func TestPipeline(t *testing.T) {
 				t.Errorf("schema show: %d\n%s", code, out)
 			}
 			in.await(t, "the cursor is stored", func(d *admin.Document) bool { return len(d.Log.Cursors) == 1 })
-			if code, out, _ = twinspan(t, "topic", "list", "-c", in.file); code != 0 || !strings.Contains(out, "payments") || !strings.Contains(out, "city-a at ") {
+			if code, out, _ = twinspan(t, "topic", "list", "-c", in.file); code != 0 || !strings.Contains(out, "payments") || !strings.Contains(out, "city-a needs ") {
 				t.Errorf("topic list: %d\n%s", code, out)
 			}
 			if code, out, errOut = twinspan(t, "doctor", "-c", in.file); code != 0 {
