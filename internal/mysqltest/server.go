@@ -221,10 +221,15 @@ func (s *Server) stop() error {
 	return p.Terminate(stopTimeout)
 }
 
-// Kill ends the server with SIGKILL: a crash.
+// Kill ends the server with SIGKILL: a crash. A replica of MariaDB's is between
+// two transactions then: its DDL is not atomic with its position, so one killed
+// inside a statement runs it once more and stops replicating for good.
 func (s *Server) Kill() error {
 	s.life.Lock()
 	defer s.life.Unlock()
+	if p := s.process(); p != nil && p.Running() && s.Flavor.IsMariaDB() {
+		s.pauseReplication()
+	}
 	return s.kill()
 }
 
