@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,195 +22,251 @@ import (
 	"github.com/twinspan/twinspan/internal/mysqltest"
 )
 
-const (
-	applyTables    = 8
-	applyTableRows = 10000
-	nativeWorkers  = "4"
-)
-
-// apply times how fast a backlog reaches the target: native replication with
-// four workers and relay log already fetched, against our consumer and lanes with
-// the log already filled. Both targets have full durability; they take turns, and
-// the one that is not measured stands still.
+// apply times how fast a backlog reaches the target: native replication with its
+// relay log already fetched, in turn with each number of workers, against our
+// consumer and lanes with the log already filled. Both targets have full
+// durability; they take turns, and the one that is not measured stands still.
 func apply(ctx context.Context, s settings) error {
-	dir, err := os.MkdirTemp("", "twinspan-bench-")
-	if err != nil {
-		return err
+	var behind []string
+	for _, w := range workloads {
+		if s.workload != "" && !strings.Contains(","+s.workload+",", ","+w.name+",") {
+			continue
+		}
+		ok, err := applyOne(ctx, s, w)
+		if err != nil {
+			return fmt.Errorf("workload %s: %w", w.name, err)
+		}
+		if !ok {
+			behind = append(behind, w.name)
+		}
 	}
-	defer func() { _ = os.RemoveAll(dir) }() // scratch
+	if len(behind) > 0 && s.strict {
+		return fmt.Errorf("below their target: %s", strings.Join(behind, ", "))
+	}
+	return nil
+}
+
+// arena is the servers of one workload, and our processes between them.
+type arena struct {
+	flavor                 mysqltest.Flavor
+	source, native, target *mysqltest.Server
+	pipeline               *pipeline
+	dir                    string
+}
+
+func (a *arena) close() {
+	if a.pipeline != nil {
+		a.pipeline.stop()
+	}
+	for _, srv := range []*mysqltest.Server{a.target, a.native, a.source} {
+		if srv != nil {
+			closing(srv)
+		}
+	}
+	_ = os.RemoveAll(a.dir) // scratch
+}
+
+func newArena(ctx context.Context, s settings) (a *arena, err error) {
+	a = &arena{flavor: s.flavor}
+	if a.dir, err = os.MkdirTemp("", "twinspan-bench-"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			a.close()
+		}
+	}()
 	run := func(opts ...mysqltest.Option) (*mysqltest.Server, error) {
-		o := mysqltest.Options{Flavor: mysqltest.MySQL97, Durable: true}
-		for _, f := range append(opts, mysqltest.With("innodb-buffer-pool-size", "512M"), mysqltest.With("innodb-redo-log-capacity", "512M")) {
+		o := mysqltest.Options{Flavor: s.flavor, Durable: true}
+		opts = append(opts, mysqltest.With("innodb-buffer-pool-size", "1G"))
+		if s.flavor.IsMariaDB() {
+			opts = append(opts, mysqltest.With("innodb-log-file-size", "512M"))
+		} else {
+			opts = append(opts, mysqltest.With("innodb-redo-log-capacity", "1G"))
+		}
+		for _, f := range opts {
 			f(&o)
 		}
 		return mysqltest.Run(ctx, o)
 	}
-	source, err := run(mysqltest.With("sync-binlog", "0"), mysqltest.With("innodb-flush-log-at-trx-commit", "2"))
+	if a.source, err = run(mysqltest.With("sync-binlog", "0"), mysqltest.With("innodb-flush-log-at-trx-commit", "2")); err != nil {
+		return a, err
+	}
+	if a.native, err = run(); err != nil {
+		return a, err
+	}
+	if a.target, err = run(); err != nil {
+		return a, err
+	}
+	if err = a.native.ReplicateFrom(ctx, a.source); err != nil {
+		return a, err
+	}
+	a.pipeline, err = startPipeline(ctx, s.binary, a.dir, a.source, a.target)
+	return a, err
+}
+
+// nativeSQL stops or starts the native applier alone; the relay log goes on.
+func (a *arena) nativeSQL(ctx context.Context, verb string) error {
+	what := " REPLICA SQL_THREAD"
+	if a.flavor.IsMariaDB() {
+		what = " SLAVE SQL_THREAD"
+	}
+	_, err := a.native.DB().ExecContext(ctx, verb+what)
+	return err
+}
+
+// workers sets how many workers the stopped native applier will have.
+func (a *arena) workers(ctx context.Context, n int) error {
+	if !a.flavor.IsMariaDB() {
+		_, err := a.native.DB().ExecContext(ctx, fmt.Sprintf("SET GLOBAL replica_parallel_workers = %d", n))
+		return err
+	}
+	// Only while the receiver stands still, too. One worker is the serial applier.
+	if n == 1 {
+		n = 0
+	}
+	for _, q := range []string{"STOP SLAVE", fmt.Sprintf("SET GLOBAL slave_parallel_threads = %d", n), "START SLAVE IO_THREAD"} {
+		if _, err := a.native.DB().ExecContext(ctx, q); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sample is one timed application of a backlog.
+type sample struct {
+	rate     float64 // row changes a second
+	server   float64 // CPU µs of the target's mysqld per row change
+	twinspan float64 // CPU µs of our consumer per row change
+	resident float64 // MiB, the most our consumer had
+}
+
+func applyOne(ctx context.Context, s settings, w workload) (bool, error) {
+	a, err := newArena(ctx, s)
 	if err != nil {
-		return err
+		return false, err
 	}
-	defer closing(source)
-	native, err := run(mysqltest.With("replica-parallel-workers", nativeWorkers))
+	defer a.close()
+	rows := max(1, int(float64(w.rows)*s.scale))
+	if err := w.prepare(ctx, a.source.DB(), s.scale); err != nil {
+		return false, err
+	}
+	want, err := a.source.GTIDs(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
-	defer closing(native)
-	target, err := run()
-	if err != nil {
-		return err
-	}
-	defer closing(target)
-	if err := native.ReplicateFrom(ctx, source); err != nil {
-		return err
-	}
-	p, err := startPipeline(ctx, s.binary, dir, source, target)
-	if err != nil {
-		return err
-	}
-	defer p.stop()
-	if err := applyPrepare(ctx, source.DB()); err != nil {
-		return err
+	if err := errors.Join(a.native.WaitForGTIDs(ctx, want), a.pipeline.await(ctx, a.flavor, want)); err != nil {
+		return false, err
 	}
 	rng := rand.New(rand.NewPCG(uint64(s.seed), 1))
-	everywhere := func(want gtid.Set) error {
-		return errors.Join(awaitNative(ctx, native, want), p.await(ctx, want))
+	fmt.Printf("apply %s: %s; %d row changes a round, %s, full durability\n", w.name, w.title, rows, s.flavor)
+	native := map[int][]sample{}
+	var own []sample
+	for round := range s.rounds {
+		for turn, workers := range nativeWorkers {
+			n, o, err := a.round(ctx, w, rng, rows, workers, (round+turn)%2 == 0)
+			if err != nil {
+				return false, err
+			}
+			native[workers], own = append(native[workers], n), append(own, o)
+			fmt.Printf("  round %d: native, %d workers %8.0f rows/s (mysqld %5.1f µs/row)   twinspan %8.0f rows/s (mysqld %5.1f µs/row, twinspan %5.1f, %.0f MiB)\n",
+				round+1, workers, n.rate, n.server, o.rate, o.server, o.twinspan, o.resident)
+		}
 	}
-	if err := settled(ctx, source, everywhere); err != nil {
+	rate := func(v []sample) float64 {
+		var out []float64
+		for _, x := range v {
+			out = append(out, x.rate)
+		}
+		return median(out)
+	}
+	best, bestWorkers := 0.0, 0
+	for _, n := range nativeWorkers {
+		if r := rate(native[n]); r > best {
+			best, bestWorkers = r, n
+		}
+	}
+	mine, most := rate(own), 0.0
+	for _, o := range own {
+		most = max(most, o.resident)
+	}
+	target := w.target
+	if s.flavor.IsMariaDB() {
+		target = w.targetMariaDB
+	}
+	fmt.Printf("RESULT bench-apply workload=%s flavor=%s native_rows_per_second=%.0f native_workers=%d twinspan_rows_per_second=%.0f ratio=%.2f target=%.1f resident_mib_max=%.0f\n",
+		w.name, s.flavor, best, bestWorkers, mine, mine/best, target, most)
+	return mine >= target*best, nil
+}
+
+// round makes a backlog and has both apply it.
+func (a *arena) round(ctx context.Context, w workload, rng *rand.Rand, rows, workers int, nativeFirst bool) (n, o sample, err error) {
+	if err = a.nativeSQL(ctx, "STOP"); err != nil {
+		return n, o, err
+	}
+	if err = a.workers(ctx, workers); err != nil {
+		return n, o, err
+	}
+	a.pipeline.freeze()
+	changes, err := w.load(ctx, a.source.DB(), rng, rows)
+	if err != nil {
+		return n, o, err
+	}
+	want, err := a.source.GTIDs(ctx)
+	if err != nil {
+		return n, o, err
+	}
+	if err = errors.Join(a.awaitFetched(ctx, want), a.pipeline.awaitLogged(ctx, a.flavor, want)); err != nil {
+		return n, o, err
+	}
+	per := 1e6 / float64(changes)
+	timeNative := func() error {
+		cpu, began := cpuSeconds(a.native.PID()), time.Now()
+		if err := a.nativeSQL(ctx, "START"); err != nil {
+			return err
+		}
+		err := a.native.WaitForGTIDs(ctx, want)
+		n = sample{rate: float64(changes) / time.Since(began).Seconds(), server: (cpuSeconds(a.native.PID()) - cpu) * per}
 		return err
 	}
-
-	var nat, own []float64
-	fmt.Printf("apply: %d tables of %d rows, %d row changes a round, MySQL 9.7, full durability, native with %s workers\n",
-		applyTables, applyTableRows, s.rows, nativeWorkers)
-	for round := range s.rounds {
-		if _, err := native.DB().ExecContext(ctx, "STOP REPLICA SQL_THREAD"); err != nil {
-			return err
+	timeOwn := func() error {
+		pid := a.pipeline.consumer.Process.Pid
+		cpu, mine, began := cpuSeconds(a.target.PID()), cpuSeconds(pid), time.Now()
+		a.pipeline.thaw()
+		err := a.pipeline.await(ctx, a.flavor, want)
+		o = sample{
+			rate: float64(changes) / time.Since(began).Seconds(), server: (cpuSeconds(a.target.PID()) - cpu) * per,
+			twinspan: (cpuSeconds(pid) - mine) * per, resident: residentMost(pid),
 		}
-		p.freeze()
-		changes, err := applyLoad(ctx, source.DB(), rng, s.rows)
-		if err != nil {
-			return err
-		}
-		want, err := executed(ctx, source)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(awaitFetched(ctx, native, want), p.awaitLogged(ctx, want)); err != nil {
-			return err
-		}
-		timeNative := func() (float64, float64, error) {
-			cpu, began := cpuSeconds(native.PID()), time.Now()
-			if _, err := native.DB().ExecContext(ctx, "START REPLICA SQL_THREAD"); err != nil {
-				return 0, 0, err
-			}
-			err := awaitNative(ctx, native, want)
-			return float64(changes) / time.Since(began).Seconds(), (cpuSeconds(native.PID()) - cpu) / float64(changes) * 1e6, err
-		}
-		var cpuTwinspan float64
-		timeOwn := func() (float64, float64, error) {
-			cpu, mine, began := cpuSeconds(target.PID()), cpuSeconds(p.consumer.Process.Pid), time.Now()
-			p.thaw()
-			err := p.await(ctx, want)
-			cpuTwinspan = (cpuSeconds(p.consumer.Process.Pid) - mine) / float64(changes) * 1e6
-			return float64(changes) / time.Since(began).Seconds(), (cpuSeconds(target.PID()) - cpu) / float64(changes) * 1e6, err
-		}
-		var n, o, cn, co float64
-		var err1, err2 error
-		if round%2 == 0 {
-			n, cn, err1 = timeNative()
-			o, co, err2 = timeOwn()
-		} else {
-			o, co, err2 = timeOwn()
-			n, cn, err1 = timeNative()
-		}
-		if err := errors.Join(err1, err2); err != nil {
-			return err
-		}
-		nat, own = append(nat, n), append(own, o)
-		fmt.Printf("  round %d: native %7.0f rows/s (mysqld %4.0f µs/row)   twinspan %7.0f rows/s (mysqld %4.0f µs/row, twinspan %4.0f)   ratio %.2f\n",
-			round+1, n, cn, o, co, cpuTwinspan, o/n)
+		return err
 	}
-	fmt.Printf("RESULT bench-apply native_rows_per_second=%.0f twinspan_rows_per_second=%.0f ratio=%.2f\n", median(nat), median(own), median(own)/median(nat))
-	return nil
+	if nativeFirst {
+		err = timeNative()
+		return n, o, errors.Join(err, timeOwn())
+	}
+	err = timeOwn()
+	return n, o, errors.Join(err, timeNative())
+}
+
+// nativeWorkers are the numbers of workers that native replication is given.
+var nativeWorkers = []int{1, 4, 8}
+
+// residentMost is the most memory the process had resident, in MiB.
+func residentMost(pid int) float64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(b), "VmHWM:")
+	var kib float64
+	_, _ = fmt.Sscan(rest, &kib)
+	return kib / 1024
 }
 
 func closing(s *mysqltest.Server) {
 	if err := s.Close(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 	}
-}
-
-func applyPrepare(ctx context.Context, db *sql.DB) error {
-	if _, err := db.ExecContext(ctx, "CREATE DATABASE bench"); err != nil {
-		return err
-	}
-	for t := range applyTables {
-		if _, err := db.ExecContext(ctx, fmt.Sprintf("CREATE TABLE bench.sbtest%d (id INT PRIMARY KEY, k INT NOT NULL, c CHAR(120) NOT NULL, pad CHAR(60) NOT NULL, KEY k (k))", t)); err != nil {
-			return err
-		}
-		for from := 1; from <= applyTableRows; from += 1000 {
-			var b strings.Builder
-			fmt.Fprintf(&b, "INSERT INTO bench.sbtest%d VALUES ", t)
-			for id := from; id < from+1000; id++ {
-				if id > from {
-					b.WriteByte(',')
-				}
-				fmt.Fprintf(&b, "(%d,%d,REPEAT('%c',119),REPEAT('p',59))", id, id%997, 'a'+rune(id%26))
-			}
-			if _, err := db.ExecContext(ctx, b.String()); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// applyLoad is the classic OLTP write mix: per transaction two updates, one
-// delete, one insert of the same row. It returns the row changes it made.
-func applyLoad(ctx context.Context, db *sql.DB, rng *rand.Rand, rows int) (int, error) {
-	done := 0
-	for done < rows {
-		t, a, b, c := rng.IntN(applyTables), rng.IntN(applyTableRows)+1, rng.IntN(applyTableRows)+1, rng.IntN(applyTableRows)+1
-		tx, err := db.BeginTx(ctx, nil)
-		if err != nil {
-			return done, err
-		}
-		for _, q := range []string{
-			fmt.Sprintf("UPDATE bench.sbtest%d SET k=k+1 WHERE id=%d", t, a),
-			fmt.Sprintf("UPDATE bench.sbtest%d SET c=REPEAT('%c',%d) WHERE id=%d", t, 'a'+rune(done%26), 60+done%60, b),
-			fmt.Sprintf("DELETE FROM bench.sbtest%d WHERE id=%d", t, c),
-			fmt.Sprintf("INSERT INTO bench.sbtest%d VALUES (%d,%d,REPEAT('n',119),REPEAT('q',59))", t, c, done),
-		} {
-			if _, err := tx.ExecContext(ctx, q); err != nil {
-				return done, errors.Join(err, tx.Rollback())
-			}
-			done++
-		}
-		if err := tx.Commit(); err != nil {
-			return done, err
-		}
-	}
-	return done, nil
-}
-
-func executed(ctx context.Context, s *mysqltest.Server) (gtid.Set, error) {
-	return globalSet(ctx, s, "SELECT @@GLOBAL.gtid_executed")
-}
-
-func globalSet(ctx context.Context, s *mysqltest.Server, query string) (gtid.Set, error) {
-	var text string
-	if err := s.DB().QueryRowContext(ctx, query).Scan(&text); err != nil {
-		return gtid.New("mysql"), err
-	}
-	return gtid.Parse("mysql", text)
-}
-
-func settled(ctx context.Context, source *mysqltest.Server, everywhere func(gtid.Set) error) error {
-	want, err := executed(ctx, source)
-	if err != nil {
-		return err
-	}
-	return everywhere(want)
 }
 
 const patience = 5 * time.Minute
@@ -232,16 +289,14 @@ func until(ctx context.Context, what string, done func() (bool, error)) error {
 	}
 }
 
-func awaitNative(ctx context.Context, native *mysqltest.Server, want gtid.Set) error {
-	return until(ctx, "native replica", func() (bool, error) {
-		have, err := executed(ctx, native)
-		return have.Contains(want), err
-	})
-}
-
-func awaitFetched(ctx context.Context, native *mysqltest.Server, want gtid.Set) error {
+// awaitFetched waits until the native replica has all of it in its relay log.
+func (a *arena) awaitFetched(ctx context.Context, want string) error {
+	q, column := "SHOW REPLICA STATUS", "Retrieved_Gtid_Set"
+	if a.flavor.IsMariaDB() {
+		q, column = "SHOW SLAVE STATUS", "Gtid_IO_Pos"
+	}
 	return until(ctx, "native replica's relay log", func() (bool, error) {
-		rows, err := native.DB().QueryContext(ctx, "SHOW REPLICA STATUS")
+		rows, err := a.native.DB().QueryContext(ctx, q)
 		if err != nil {
 			return false, err
 		}
@@ -257,21 +312,36 @@ func awaitFetched(ctx context.Context, native *mysqltest.Server, want gtid.Set) 
 		if err := rows.Scan(into...); err != nil {
 			return false, err
 		}
-		for i, n := range names {
-			if n == "Retrieved_Gtid_Set" {
-				have, err := gtid.Parse("mysql", cells[i].String)
-				if err != nil {
-					return false, err
-				}
-				done, err := executed(ctx, native)
-				if err == nil {
-					err = have.Union(done)
-				}
-				return have.Contains(want), err
-			}
+		i := slices.Index(names, column)
+		if i < 0 {
+			return false, fmt.Errorf("%s has no %s", q, column)
 		}
-		return false, errors.New("SHOW REPLICA STATUS has no Retrieved_Gtid_Set")
+		have, err := gtid.Parse(string(a.flavor.Server()), cells[i].String)
+		if err != nil {
+			return false, err
+		}
+		done, err := a.native.GTIDs(ctx)
+		if err != nil {
+			return false, err
+		}
+		executed, err := gtid.Parse(string(a.flavor.Server()), done)
+		if err == nil {
+			err = have.Union(executed)
+		}
+		if err != nil {
+			return false, err
+		}
+		return contains(a.flavor, have.String(), want)
 	})
+}
+
+func contains(f mysqltest.Flavor, have, want string) (bool, error) {
+	h, err := gtid.Parse(string(f.Server()), have)
+	if err != nil {
+		return false, err
+	}
+	w, err := gtid.Parse(string(f.Server()), want)
+	return h.Contains(w), err
 }
 
 // cpuSeconds is user and system time of a process, in seconds.
@@ -358,7 +428,7 @@ func (p *pipeline) stop() {
 }
 
 // awaitLogged waits until the log holds the set, by the producer's own status.
-func (p *pipeline) awaitLogged(ctx context.Context, want gtid.Set) error {
+func (p *pipeline) awaitLogged(ctx context.Context, f mysqltest.Flavor, want string) error {
 	return until(ctx, "producer", func() (bool, error) {
 		out, err := exec.CommandContext(ctx, p.binary, "status", "-c", p.config, "-o", "json").Output()
 		if err != nil {
@@ -368,19 +438,17 @@ func (p *pipeline) awaitLogged(ctx context.Context, want gtid.Set) error {
 		if err := json.Unmarshal(out, &d); err != nil || d.Producer == nil {
 			return false, err
 		}
-		have, err := gtid.Parse("mysql", d.Producer.GTIDSet)
-		return have.Contains(want), err
+		return contains(f, d.Producer.GTIDSet, want)
 	})
 }
 
-func (p *pipeline) await(ctx context.Context, want gtid.Set) error {
+func (p *pipeline) await(ctx context.Context, f mysqltest.Flavor, want string) error {
 	return until(ctx, "twinspan's target", func() (bool, error) {
 		var text string
 		err := p.target.DB().QueryRowContext(ctx, "SELECT gtid_set FROM twinspan.progress WHERE stream = 'bench'").Scan(&text)
 		if err != nil {
 			return false, nil //nolint:nilerr // not there yet
 		}
-		have, err := gtid.Parse("mysql", text)
-		return have.Contains(want), err
+		return contains(f, text, want)
 	})
 }

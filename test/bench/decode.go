@@ -31,11 +31,11 @@ func decode(ctx context.Context, s settings) error {
 		return err
 	}
 	defer closing(source)
-	rows, bytes, err := decodeLoad(ctx, source, 5*s.rows)
+	rows, bytes, err := decodeLoad(ctx, source, s.rows)
 	if err != nil {
 		return err
 	}
-	want, err := executed(ctx, source)
+	want, err := source.GTIDs(ctx)
 	if err != nil {
 		return err
 	}
@@ -46,9 +46,9 @@ func decode(ctx context.Context, s settings) error {
 		var err1, err2 error
 		if round%2 == 0 {
 			b, err1 = readBare(ctx, source, rows)
-			t, err2 = readOwn(ctx, source, want.String())
+			t, err2 = readOwn(ctx, source, want)
 		} else {
-			t, err2 = readOwn(ctx, source, want.String())
+			t, err2 = readOwn(ctx, source, want)
 			b, err1 = readBare(ctx, source, rows)
 		}
 		if err := errors.Join(err1, err2); err != nil {

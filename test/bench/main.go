@@ -3,6 +3,7 @@
 //
 //	go run ./test/bench            all of it
 //	go run ./test/bench apply      one part: decode, append or apply
+//	go run ./test/bench -workload b,c -flavor mariadb1011 -scale 0.2 apply
 package main
 
 import (
@@ -13,6 +14,8 @@ import (
 	"os/signal"
 	"slices"
 	"syscall"
+
+	"github.com/twinspan/twinspan/internal/mysqltest"
 )
 
 // settings are the sizes of a run; the defaults take about three minutes on two
@@ -23,16 +26,30 @@ type settings struct {
 	rows    int
 	seed    int64
 	journal string
+
+	flavor   mysqltest.Flavor
+	workload string
+	scale    float64
+	strict   bool
 }
 
 func main() {
 	var s settings
 	flag.StringVar(&s.binary, "twinspan", "bin/twinspan", "the built `binary`")
 	flag.IntVar(&s.rounds, "rounds", 3, "interleaved rounds")
-	flag.IntVar(&s.rows, "rows", 20000, "row changes per round of the apply part; the decode part takes five times as many")
+	flag.IntVar(&s.rows, "rows", 100000, "rows of the decode part")
+	flavor := flag.String("flavor", string(mysqltest.MySQL97), "of the apply part's servers: mysql97, mariadb1011 or mariadb118")
+	flag.StringVar(&s.workload, "workload", "a", "of the apply part, a comma list of a to e; empty: all of them")
+	flag.Float64Var(&s.scale, "scale", 0.2, "of the apply part's tables and backlogs; 1 is the full size")
+	flag.BoolVar(&s.strict, "strict", false, "exit 3 when a workload of the apply part is below its target ratio")
 	flag.Int64Var(&s.seed, "seed", 1, "of the generated rows")
 	flag.StringVar(&s.journal, "dir", "", "folder for the append part's journal (default: a temporary one)")
 	flag.Parse()
+	var err error
+	if s.flavor, err = mysqltest.ParseFlavor(*flavor); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
+	}
 	parts := flag.Args()
 	if len(parts) == 0 {
 		parts = []string{"decode", "append", "apply"}
