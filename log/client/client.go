@@ -213,7 +213,7 @@ func (c *Client) connectTo(ctx context.Context, address string) (*session, error
 	cut := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer cut()
 	var w wire.Welcome
-	err = s.Send(&wire.Hello{VersionMin: wire.VersionMin, VersionMax: wire.VersionMax, Client: c.cfg.Name})
+	err = s.Send(&wire.Hello{VersionMin: wire.VersionMin, VersionMax: wire.VersionMax, Purpose: wire.PurposeClient, Client: c.cfg.Name})
 	if err == nil {
 		err = s.Expect(ctx, &w)
 	}

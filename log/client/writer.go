@@ -21,16 +21,16 @@ func (c *Client) OpenWriter(ctx context.Context, stream string) (log.Writer, err
 	if err != nil {
 		return nil, fmt.Errorf("open writer of stream %q: %w", stream, err)
 	}
-	var sealed wire.Sealed
+	var sealed wire.SoloSealed
 	var attached wire.Attached
 	err = c.within(ctx, s, func(ctx context.Context) error {
-		if err := s.Send(&wire.Seal{Stream: stream, Create: true}); err != nil {
+		if err := s.Send(&wire.SoloSeal{Stream: stream, Create: true}); err != nil {
 			return err
 		}
 		if err := s.Expect(ctx, &sealed); err != nil {
 			return err
 		}
-		if err := s.Send(&wire.Attach{Stream: stream, Epoch: sealed.Bounds.Epoch}); err != nil {
+		if err := s.Send(&wire.SoloAttach{Stream: stream, Epoch: sealed.Bounds.Epoch}); err != nil {
 			return err
 		}
 		return s.Expect(ctx, &attached)

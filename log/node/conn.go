@@ -121,8 +121,8 @@ func (c *conn) requests(ctx context.Context) error {
 			return err
 		}
 		switch k {
-		case wire.KindAttach:
-			var m wire.Attach
+		case wire.KindSoloAttach:
+			var m wire.SoloAttach
 			if err := wire.Decode(&m, body); err != nil {
 				return err
 			}
@@ -150,8 +150,8 @@ func (c *conn) requests(ctx context.Context) error {
 func (c *conn) answer(ctx context.Context, k wire.Kind, body []byte) (wire.Message, error) {
 	store := c.node.store
 	switch k {
-	case wire.KindSeal:
-		var m wire.Seal
+	case wire.KindSoloSeal:
+		var m wire.SoloSeal
 		if err := wire.Decode(&m, body); err != nil {
 			return nil, err
 		}
@@ -159,7 +159,7 @@ func (c *conn) answer(ctx context.Context, k wire.Kind, body []byte) (wire.Messa
 		if err != nil {
 			return nil, err
 		}
-		return &wire.Sealed{Segment: s.Segment, Last: s.Last, Bounds: s.Bounds}, nil
+		return &wire.SoloSealed{Segment: s.Segment, Last: s.Last, Bounds: s.Bounds}, nil
 	case wire.KindBounds:
 		var m wire.Bounds
 		if err := wire.Decode(&m, body); err != nil {
@@ -201,7 +201,7 @@ func (c *conn) answer(ctx context.Context, k wire.Kind, body []byte) (wire.Messa
 
 // appends serves an append connection. What was acknowledged is durable; when the
 // connection ends, the rest stays queued and becomes durable or not.
-func (c *conn) appends(ctx context.Context, m wire.Attach) error {
+func (c *conn) appends(ctx context.Context, m wire.SoloAttach) error {
 	st, err := c.node.store.Stream(m.Stream)
 	if err != nil {
 		return c.refuse(err)

@@ -109,7 +109,7 @@ func TestBadPeers(t *testing.T) {
 		{"future version", future, "versions 200 to 300"},
 		{"two greetings", append(hello(), hello()...), "not a request"},
 		{"append without attach", append(hello(), wire.Encode(nil, &wire.Append{Payload: []byte("x")})...), "not a request"},
-		{"credit beyond reason", append(append(hello(), wire.Encode(nil, &wire.Seal{Stream: "x", Create: true})...),
+		{"credit beyond reason", append(append(hello(), wire.Encode(nil, &wire.SoloSeal{Stream: "x", Create: true})...),
 			wire.Encode(nil, &wire.Read{Stream: "x", Credit: 1 << 60})...), "credit"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -152,11 +152,11 @@ func TestLyingLengths(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	attach := append(hello(), wire.Encode(nil, &wire.Seal{Stream: "s", Create: true})...)
+	attach := append(hello(), wire.Encode(nil, &wire.SoloSeal{Stream: "s", Create: true})...)
 	for i := range 64 {
 		c := raw(t, n)
 		frames := append([]byte(nil), attach...)
-		frames = append(frames, wire.Encode(nil, &wire.Attach{Stream: "s", Epoch: log.Epoch(i + 1)})...)
+		frames = append(frames, wire.Encode(nil, &wire.SoloAttach{Stream: "s", Epoch: log.Epoch(i + 1)})...)
 		head := make([]byte, wire.HeaderSize)
 		binary.LittleEndian.PutUint32(head, log.MaxPayload)
 		head[4] = byte(wire.KindAppend)

@@ -24,7 +24,7 @@ func (m *Error) decode(d *decoder)      { m.Code, m.Text = d.u16(), d.text() }
 var codes = [...]error{
 	1: log.ErrFenced, 2: log.ErrSuspect, 3: log.ErrTrimmed, 4: log.ErrNoStream, 5: log.ErrTooLarge,
 	6: log.ErrCursorBehind, 7: log.ErrIdentity, 8: log.ErrFull, 9: log.ErrUnknown, 10: log.ErrProtocol,
-	11: log.ErrClosed, 12: log.ErrUnavailable,
+	11: log.ErrClosed, 12: log.ErrUnavailable, 13: log.ErrElsewhere, 14: log.ErrGeneration,
 }
 
 const textMax = 2 << 10
