@@ -10,7 +10,7 @@ import (
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/node"
-	"github.com/twinspan/twinspan/log/segment"
+	"github.com/twinspan/twinspan/log/segment/single"
 	"github.com/twinspan/twinspan/producer"
 	"github.com/twinspan/twinspan/producer/binlog"
 )

@@ -12,7 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/twinspan/twinspan/log"
-	"github.com/twinspan/twinspan/log/segment"
+	"github.com/twinspan/twinspan/log/segment/single"
 	"github.com/twinspan/twinspan/log/wire"
 	"github.com/twinspan/twinspan/log/wire/link"
 )

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/twinspan/twinspan/log"
-	"github.com/twinspan/twinspan/log/segment"
+	"github.com/twinspan/twinspan/log/segment/single"
 	"github.com/twinspan/twinspan/log/vfs"
 )
 

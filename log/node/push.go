@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/twinspan/twinspan/log"
-	"github.com/twinspan/twinspan/log/segment"
+	"github.com/twinspan/twinspan/log/segment/single"
 	"github.com/twinspan/twinspan/log/wire"
 )
 

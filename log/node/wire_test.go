@@ -18,7 +18,7 @@ import (
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/client"
 	"github.com/twinspan/twinspan/log/node"
-	"github.com/twinspan/twinspan/log/segment"
+	"github.com/twinspan/twinspan/log/segment/single"
 	"github.com/twinspan/twinspan/log/vfs"
 )
 

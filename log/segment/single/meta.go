@@ -1,0 +1,237 @@
+package segment
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/twinspan/twinspan/log"
+	"github.com/twinspan/twinspan/log/vfs"
+)
+
+// meta is what the node must remember apart from entries. It is small and is
+// written as a whole.
+type meta struct {
+	Version uint64       `json:"version"` // of the content; grows with every write
+	Node    string       `json:"node"`
+	UUID    string       `json:"uuid"` // hex, 16 bytes, drawn when the directory was made
+	Newest  uint64       `json:"newest_file"`
+	Files   []metaFile   `json:"files"` // sealed files that are still needed
+	NextID  uint32       `json:"next_stream"`
+	Streams []metaStream `json:"streams"`
+}
+
+type metaFile struct {
+	ID  uint64 `json:"id"`
+	End int64  `json:"end"` // where its durable groups end
+}
+
+type metaStream struct {
+	ID       uint32        `json:"id"`
+	Name     string        `json:"name"`
+	Epoch    log.Epoch     `json:"epoch"`
+	First    log.Offset    `json:"first"`
+	Last     log.Offset    `json:"last"` // durable when this was written; the journal may hold more, never less
+	Segments []metaSegment `json:"segments"`
+	Cursors  []metaCursor  `json:"cursors,omitempty"`
+	// TailSuspect: damage may have taken entries after the last one found.
+	TailSuspect bool `json:"tail_suspect,omitempty"`
+}
+
+type metaSegment struct {
+	Number uint32     `json:"number"`
+	First  log.Offset `json:"first"`
+	Epoch  log.Epoch  `json:"epoch"`
+}
+
+type metaCursor struct {
+	Group     string     `json:"group"`
+	Offset    log.Offset `json:"offset"`
+	GTIDSet   string     `json:"gtid_set,omitempty"`
+	UpdatedAt time.Time  `json:"updated_at"`
+}
+
+// metaStore keeps two copies of the meta in two files that are written in place,
+// one after the other, each synced. A write is done when both are: a crash in
+// between leaves one whole copy, and one damaged copy later never takes an
+// acknowledged change (an epoch above all) with it.
+type metaStore struct {
+	files [2]vfs.File
+	good  [2]bool
+	sizes [2]int64
+}
+
+const (
+	metaMagic    = "twinspan-log-meta 1"
+	metaHead     = 64       // bytes of the head line, with its newline
+	metaQuantum  = 64 << 10 // files grow in such steps, so that a write changes no metadata
+	metaBytesMax = 256 << 20
+)
+
+var metaNames = [2]string{"meta.a", "meta.b"}
+
+// errNoMeta says that the directory has no meta files at all.
+var errNoMeta = errors.New("no meta file")
+
+// openMeta reads the newer good copy. damaged says that one copy is unreadable
+// although nothing but damage or a crash in mid-write explains it.
+func openMeta(fsys vfs.FS, dir string) (*metaStore, *meta, error) {
+	ms := &metaStore{}
+	var best *meta
+	var failures []error
+	missing := 0
+	for i, name := range metaNames {
+		f, err := fsys.Open(filepath.Join(dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			missing++
+			continue
+		}
+		if err != nil {
+			return nil, nil, errors.Join(err, ms.close())
+		}
+		ms.files[i] = f
+		size, err := f.Size()
+		if err != nil {
+			return nil, nil, errors.Join(err, ms.close())
+		}
+		ms.sizes[i] = size
+		b := make([]byte, min(size, metaBytesMax))
+		if _, err := f.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
+			return nil, nil, errors.Join(err, ms.close())
+		}
+		m, err := decodeMeta(b)
+		if err != nil {
+			failures = append(failures, fmt.Errorf("%s: %w", name, err))
+			continue
+		}
+		ms.good[i] = true
+		if best == nil || m.Version > best.Version {
+			best = m
+		}
+	}
+	if missing == len(metaNames) {
+		return nil, nil, errNoMeta
+	}
+	if best == nil {
+		return nil, nil, errors.Join(fmt.Errorf("no readable copy of the meta in %s: %w", dir, log.ErrSuspect),
+			errors.Join(failures...), ms.close())
+	}
+	return ms, best, nil
+}
+
+// write makes m durable in both copies. The copy that is not the only good one
+// goes first. ENOSPC leaves a good copy and may be tried again; any other error
+// is for good.
+func (ms *metaStore) write(fsys vfs.FS, dir string, m *meta) error {
+	b, err := encodeMeta(m)
+	if err != nil {
+		return err
+	}
+	order := [2]int{0, 1}
+	if !ms.good[1] && ms.good[0] {
+		order = [2]int{1, 0}
+	}
+	for _, i := range order {
+		if err := ms.writeCopy(fsys, dir, i, b); err != nil {
+			return fmt.Errorf("%s: %w", metaNames[i], err)
+		}
+	}
+	return nil
+}
+
+func (ms *metaStore) writeCopy(fsys vfs.FS, dir string, i int, b []byte) error {
+	if ms.files[i] == nil {
+		name := filepath.Join(dir, metaNames[i])
+		f, err := fsys.Create(name)
+		if err != nil {
+			return err
+		}
+		ms.files[i] = f
+		if err := fsys.SyncDir(dir); err != nil {
+			return err
+		}
+	}
+	ms.good[i] = false
+	if int64(len(b)) > ms.sizes[i] {
+		grown := (int64(len(b)) + metaQuantum - 1) / metaQuantum * metaQuantum
+		b = append(b, make([]byte, grown-int64(len(b)))...)
+	}
+	if _, err := ms.files[i].WriteAt(b, 0); err != nil {
+		return err
+	}
+	if err := ms.files[i].Sync(); err != nil {
+		return err
+	}
+	ms.sizes[i] = max(ms.sizes[i], int64(len(b)))
+	ms.good[i] = true
+	return nil
+}
+
+func (ms *metaStore) close() error {
+	var errs []error
+	for _, f := range ms.files {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// encodeMeta is a head line of 64 bytes (magic, crc, length) and JSON.
+func encodeMeta(m *meta) ([]byte, error) {
+	body, err := json.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("encode meta: %w", err)
+	}
+	head := fmt.Sprintf("%s %08x %d", metaMagic, crc32.Checksum(body, castagnoli), len(body))
+	b := make([]byte, metaHead, metaHead+len(body))
+	n := copy(b, head)
+	for ; n < metaHead-1; n++ {
+		b[n] = ' '
+	}
+	b[n] = '\n'
+	return append(b, body...), nil
+}
+
+func decodeMeta(b []byte) (*meta, error) {
+	if len(b) < metaHead || !bytes.HasPrefix(b, []byte(metaMagic+" ")) {
+		return nil, fmt.Errorf("meta head: %w", errFormat)
+	}
+	fields := bytes.Fields(b[len(metaMagic):metaHead])
+	if len(fields) != 2 {
+		return nil, fmt.Errorf("meta head: %w", errFormat)
+	}
+	crc, err := strconv.ParseUint(string(fields[0]), 16, 32)
+	if err != nil {
+		return nil, fmt.Errorf("meta crc %q: %w", fields[0], errFormat)
+	}
+	n, err := strconv.ParseUint(string(fields[1]), 10, 31)
+	if err != nil || int(n) > len(b)-metaHead {
+		return nil, fmt.Errorf("meta length %q of %d: %w", fields[1], len(b), errFormat)
+	}
+	body := b[metaHead : metaHead+int(n)]
+	if got := crc32.Checksum(body, castagnoli); got != uint32(crc) {
+		return nil, fmt.Errorf("meta crc %08x, stored %08x: %w", got, crc, errFormat)
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	m := &meta{}
+	if err := d.Decode(m); err != nil {
+		return nil, fmt.Errorf("meta body: %w: %w", err, errFormat)
+	}
+	if id, err := hex.DecodeString(m.UUID); err != nil || len(id) != 16 {
+		return nil, fmt.Errorf("meta uuid %q: %w", m.UUID, errFormat)
+	}
+	return m, nil
+}
+
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }

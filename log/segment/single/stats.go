@@ -1,0 +1,96 @@
+package segment
+
+import "time"
+
+// counts are the store's own figures since Open, guarded by its lock.
+type counts struct {
+	appends, bytes int64
+	groups, syncs  int64
+	groupTime      time.Duration
+	syncTime       time.Duration
+	metaWrites     int64
+	metaTime       time.Duration
+	trimmed        int64
+	groupSizes     [groupBuckets]int64
+}
+
+// groupBuckets counts groups of up to 1, 2, 4 … records; the last one the rest.
+const groupBuckets = 14
+
+func (c *counts) group(records int, took time.Duration) {
+	c.groups++
+	c.groupTime += took
+	b := 0
+	for n := records - 1; n > 0 && b < groupBuckets-1; n >>= 1 {
+		b++
+	}
+	c.groupSizes[b]++
+}
+
+// Stats is a picture of the store. Counters start at Open.
+type Stats struct {
+	Appends     int64         // entries made durable
+	AppendBytes int64         // their records' bytes
+	Groups      int64         // group commits
+	GroupSizes  []int64       // groups of up to 1, 2, 4 … records; the last one the rest
+	Syncs       int64         // fdatasyncs of the journal
+	SyncTime    time.Duration // all of them together
+	MetaWrites  int64
+	Streams     int
+	Files       int // journal files, spares apart
+	Spares      int
+	DiskBytes   int64 // of journal files and spares
+	EntryBytes  int64 // records that are kept
+	Trimmed     int64 // entries given up by retention
+	Suspect     int   // segments in which damage is known
+	Full        bool  // no room for the next journal file
+	Fault       string
+}
+
+// Stats is the present picture.
+func (s *Store) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := &s.counts
+	out := Stats{
+		Appends: c.appends, AppendBytes: c.bytes, Groups: c.groups, GroupSizes: append([]int64(nil), c.groupSizes[:]...),
+		Syncs: c.syncs, SyncTime: c.syncTime, MetaWrites: c.metaWrites, Files: len(s.files), Spares: len(s.spares),
+		Trimmed: c.trimmed, Full: s.full != nil,
+	}
+	if s.fault != nil {
+		out.Fault = s.fault.Error()
+	}
+	for _, f := range s.files {
+		out.DiskBytes += f.size
+	}
+	for _, f := range s.spares {
+		out.DiskBytes += f.size
+	}
+	if s.reserve != nil {
+		out.DiskBytes += s.reserve.size
+	}
+	for _, st := range s.streams {
+		if st.created {
+			out.Streams++
+		}
+		out.Suspect += len(st.damaged)
+		if st.suspect && len(st.damaged) == 0 {
+			out.Suspect++
+		}
+		for _, r := range st.runs {
+			out.EntryBytes += r.bytes
+		}
+	}
+	return out
+}
+
+// Bytes is what the stream's kept records take.
+func (st *Stream) Bytes() int64 {
+	st.store.mu.Lock()
+	defer st.store.mu.Unlock()
+	var n int64
+	for _, r := range st.runs {
+		n += r.bytes
+	}
+	return n
+}
