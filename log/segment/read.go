@@ -17,6 +17,8 @@ type Query struct {
 	To        log.Offset  // entries below it only; 0: no end
 	Topics    []log.Topic // none: all
 	Committed bool        // stop at the LSO instead of the LAC
+	// Unconfirmed shows all that the node holds, for recovery and repair.
+	Unconfirmed bool
 	BytesMax  int         // about how much to read at once; one entry may be more
 }
 
