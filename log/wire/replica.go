@@ -25,16 +25,20 @@ type Sealed struct {
 	Last   log.Offset // newest entry on disk; Descriptor.First-1: none
 	LAC    log.Offset // the newest that the node knows to be confirmed
 	LSO    log.Offset // the newest up to Last that ends a transaction
-	Closed bool       // the node was told the segment's end, which is Last then unless it lags
+	Closed bool       // the node was told the segment's end
+	End    log.Offset // of a closed one: where it ends, above Last when the node lags; else 0
+	EndLSO log.Offset // of a closed one; else 0
 }
 
 // Kind is KindSealed.
 func (*Sealed) Kind() Kind { return KindSealed }
 func (m *Sealed) encode(b []byte) []byte {
-	return putFlag(putOffset(putOffset(putOffset(b, m.Last), m.LAC), m.LSO), m.Closed)
+	b = putFlag(putOffset(putOffset(putOffset(b, m.Last), m.LAC), m.LSO), m.Closed)
+	return putOffset(putOffset(b, m.End), m.EndLSO)
 }
 func (m *Sealed) decode(d *decoder) {
 	m.Last, m.LAC, m.LSO, m.Closed = d.offset(), d.offset(), d.offset(), d.flag()
+	m.End, m.EndLSO = d.offset(), d.offset()
 }
 
 // Attach makes the connection an append connection of a segment. Epoch is the

@@ -49,7 +49,7 @@ func samples() []wire.Message {
 	return []wire.Message{
 		&wire.Hello{VersionMin: 2, VersionMax: 3, Purpose: wire.PurposeNode, Generation: 7, City: "a", Client: "c"},
 		&wire.Welcome{Version: 2, Node: "a1", UUID: "00", City: "a", Generation: 7, IdleMS: 5},
-		&wire.Seal{Descriptor: descriptor, Epoch: 4}, &wire.Sealed{Last: 99, LAC: 98, LSO: 97, Closed: true},
+		&wire.Seal{Descriptor: descriptor, Epoch: 4}, &wire.Sealed{Last: 99, LAC: 98, LSO: 97, Closed: true, End: 100, EndLSO: 99},
 		&wire.Attach{Descriptor: descriptor, Epoch: 4}, &wire.Attached{Last: log.None},
 		&wire.Close{Stream: "s", Segment: 4, Last: 99, LSO: 98},
 		&wire.Copy{Stream: "s", Segment: 4, From: 5, To: 100, Credit: 1 << 20, Raw: true},
