@@ -185,6 +185,11 @@ func (s *stream) operations(records []history.Record, o Options) []porcupine.Ope
 	for _, b := range s.bounds {
 		add(b.Process, b.From, b.At, modelBounds{b.Offset, !o.StrongBounds})
 	}
+	for _, f := range s.finals {
+		if f.Err == "" {
+			add(f.Process, f.At, f.At, modelBounds{last: f.Offset - 1})
+		}
+	}
 	for _, r := range records {
 		if r.Kind != history.Read || r.Stream != s.name {
 			continue
