@@ -16,6 +16,8 @@ var (
 	ErrUnavailable = errors.New("log unavailable")
 	ErrFull        = errors.New("log node is out of disk space")
 	ErrElsewhere   = errors.New("the segment is not on this node") // another member has it
+	// Decided on metadata that has changed meanwhile: read it again and decide anew.
+	ErrStale = errors.New("the metadata has changed meanwhile")
 
 	// Outcome unknown: the entry may or may not be in the log.
 	ErrUnknown = errors.New("outcome unknown")

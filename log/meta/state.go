@@ -83,19 +83,33 @@ type CursorLost struct {
 	At    time.Time  `json:"at"`
 }
 
-// Stream is all that is known of a stream. Its segments chain: each starts where
-// the one before ends; only the last one may be open.
+// Stream is what is known of a stream. Its segments chain: each starts where the
+// one before ends, as far as retention left them; only the last one may be open.
 type Stream struct {
 	Name     string       `json:"name"`
 	Epoch    log.Epoch    `json:"epoch"`           // the newest that was given out
 	Owner    string       `json:"owner,omitempty"` // who got it, for people
 	Policy   Policy       `json:"policy"`
 	Degraded []string     `json:"degraded,omitempty"` // cities the operator, or the writer by policy, does without
-	Segments []Segment    `json:"segments"`
-	Cursors  []log.Cursor `json:"cursors,omitempty"` // sorted by group
+	Segments []Segment    `json:"segments"`           // the newest two; Store.Segments pages through all
+	Cursors  []log.Cursor `json:"cursors,omitempty"`  // sorted by group
 	Windows  []Window     `json:"windows,omitempty"`
 	Lost     []CursorLost `json:"lost,omitempty"`
 	Version  uint64       `json:"version"` // grows with every change
+
+	// First is the oldest offset that is kept, but for compacted segments; it is
+	// NextFirst when none is.
+	First log.Offset `json:"first"`
+	// What the next segment must bear when none is open. While one is open,
+	// NextFirst and NextLSO are its First and FirstLSO.
+	NextSegment uint32     `json:"next_segment"`
+	NextFirst   log.Offset `json:"next_first"`
+	NextLSO     log.Offset `json:"next_lso"`
+	// Generation of the cluster, which a new segment must bear.
+	Generation uint64 `json:"generation"`
+	// Short counts the closed segments whose holders do not satisfy the
+	// policy's rule: what repair has to copy.
+	Short int `json:"short,omitempty"`
 }
 
 // Lease is a right for a time. It keeps two from doing the same work; it is never
@@ -107,8 +121,16 @@ type Lease struct {
 	Expires time.Time `json:"expires"`
 }
 
+// Takeover is a generation that was begun by force.
+type Takeover struct {
+	Generation uint64    `json:"generation"`
+	Lost       []string  `json:"lost"` // names of the nodes that were given up
+	Reason     string    `json:"reason"`
+	At         time.Time `json:"at"`
+}
+
 // Command is one change; exactly one pointer is set. Now is the proposer's clock,
-// of which the state takes the largest seen.
+// of which the state takes the largest seen; the leader fills it in.
 type Command struct {
 	Now time.Time `json:"now"`
 
@@ -128,13 +150,19 @@ type Command struct {
 	Generation *Generation `json:"generation,omitempty"`
 }
 
-// Register makes a node known, or renews what is known of it. log.ErrIdentity
-// when the name belongs to another directory.
+// Register makes a node known, or renews its address and version; Drained is
+// kept as it is. log.ErrIdentity when the name belongs to another directory, the
+// directory to another name or to one that was forgotten, or when the city or the
+// part of a witness would change: such a node is another node.
 type Register struct{ Node Node }
 
 // Forget takes a node's identity away: its disk is gone. Segments that list it as
-// a member keep it, as one that never answers; as a holder it is dropped.
-type Forget struct{ Node, UUID string }
+// a member keep it, as one that never answers; as a holder it is dropped. Where it
+// is the last holder of a closed segment log.ErrProtocol, unless Force is set.
+type Forget struct {
+	Node, UUID string
+	Force      bool
+}
 
 // Drain marks a node, or unmarks it.
 type Drain struct {
@@ -142,7 +170,7 @@ type Drain struct {
 	Drained bool
 }
 
-// Create makes a stream; an existing one is left as it is.
+// Create makes a stream; an existing one is left as it is, whatever its policy.
 type Create struct {
 	Stream string
 	Policy Policy
@@ -161,14 +189,19 @@ type Own struct{ Stream, Owner string }
 // Advance closes the open segment, or opens the next one, or both at once; it is
 // the roll of a writer and the end of a recovery. It needs the stream's newest
 // epoch, else log.ErrFenced. Repeated with the same content it succeeds again:
-// that is how an unknown outcome becomes known.
+// that is how an unknown outcome becomes known (Bytes, Holders and Reason may
+// differ). log.ErrStale when it was decided on a list of nodes, a policy or a
+// generation that has changed since.
 type Advance struct {
 	Stream string
 	Epoch  log.Epoch
 	Close  *Close
-	// Open must start at the closed one's Last+1, bear the next number and the
-	// epoch given, and satisfy its rule with its members. Where the closed one
-	// stays empty it is dropped, and its number is passed over.
+	// Open must start at the closed one's Last+1, bear the next number, the
+	// epoch given and the cluster's generation, and satisfy its rule with its
+	// members, which must be registered storing nodes that are not drained. A
+	// protected one must ask at least what the policy asks. One that is not needs
+	// a policy of LossDegradeAfter, or a city in Stream.Degraded. Where the closed
+	// one stays empty it is dropped, and its number is passed over.
 	Open   *quorum.Descriptor
 	Reason string // of a close without the full rule, or an unprotected open
 }
@@ -179,10 +212,11 @@ type Close struct {
 	Last    log.Offset // First-1: it is empty
 	LSO     log.Offset
 	Bytes   int64
-	Holders []quorum.Member // who has all of it
+	Holders []quorum.Member // who has all of it; those not registered do not count
 }
 
-// Degrade lets a stream's writer do without a city, or ends that.
+// Degrade lets a stream's writer do without a city, or ends that. log.ErrProtocol
+// while the policy is to block.
 type Degrade struct {
 	Stream, City string
 	Off          bool
@@ -190,7 +224,8 @@ type Degrade struct {
 }
 
 // Held says that a node has all of a closed segment now, or (Lost) no longer has.
-// A loss that would take the last holder is refused.
+// A loss that would take the last holder is refused with log.ErrProtocol;
+// log.ErrTrimmed when the segment is not listed any more.
 type Held struct {
 	Stream  string
 	Segment uint32
@@ -198,9 +233,12 @@ type Held struct {
 	Lost    bool
 }
 
-// Trim gives up closed segments that lie wholly below Before: those with
-// Compact entries are compacted, the others go. log.ErrCursorBehind while a
-// cursor still needs one of them, unless Evict is set, which records the loss.
+// Trim gives up closed segments that lie wholly below Before: those in Keep are
+// compacted, the others go; what was compacted before stays. It cuts only behind
+// the end of a transaction, so it may give up less, and never takes the newest
+// closed segment, where a producer finds its place. log.ErrCursorBehind while a
+// cursor still needs one of them, or while there is no cursor at all, unless Evict
+// is set, which records the loss.
 type Trim struct {
 	Stream string
 	Before log.Offset
@@ -210,7 +248,9 @@ type Trim struct {
 	Evict bool
 }
 
-// PutCursor stores a cursor; log.ErrCursorBehind, unless Seek is set. Remove drops it.
+// PutCursor stores a cursor; log.ErrCursorBehind when it would go back, unless
+// Seek is set. Remove drops it. A zero UpdatedAt becomes Now. The metadata does not
+// know what is confirmed of the open segment: the caller checks.
 type PutCursor struct {
 	Stream string
 	Cursor log.Cursor
@@ -218,7 +258,8 @@ type PutCursor struct {
 	Remove bool
 }
 
-// TakeLease takes a lease or renews it for TTL from the command's Now.
+// TakeLease takes a lease or renews it for TTL from the state's clock. That
+// another one has it is no error: the result's Lease tells the holder.
 type TakeLease struct {
 	Name, Holder string
 	TTL          time.Duration
@@ -227,7 +268,8 @@ type TakeLease struct {
 // Release gives a lease back; one that is not held is no error.
 type Release struct{ Name, Holder string }
 
-// Generation starts a new generation of the cluster: a forced takeover.
+// Generation starts a new generation of the cluster: a forced takeover. The nodes
+// in Lost are forgotten, whatever only they held. The first generation is 1.
 type Generation struct {
 	Generation uint64 // must be the present one plus 1
 	Lost       []string
@@ -236,6 +278,10 @@ type Generation struct {
 
 // Result of a command.
 type Result struct {
-	Stream *Stream `json:"stream,omitempty"` // with its newest two segments only
+	// Stream is the command's stream after it, with its newest two segments and
+	// without cursors, windows and losses; nil after PutCursor.
+	Stream *Stream `json:"stream,omitempty"`
 	Lease  *Lease  `json:"lease,omitempty"`
+	// Generation of the cluster.
+	Generation uint64 `json:"generation"`
 }
