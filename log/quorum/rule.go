@@ -34,11 +34,14 @@ func (r NodeRule) String() string {
 	if r.Total > 0 || len(r.Cities) == 0 {
 		parts = append(parts, fmt.Sprintf("%d nodes", max(r.Total, 1)))
 	}
-	for _, c := range slices.Sorted(maps.Keys(r.Cities)) {
+	for _, c := range r.sorted() {
 		parts = append(parts, fmt.Sprintf("%d in %s", r.Cities[c], c))
 	}
 	return strings.Join(parts, ", ")
 }
+
+// sorted are the cities the rule names.
+func (r NodeRule) sorted() []string { return slices.Sorted(maps.Keys(r.Cities)) }
 
 // Without is the rule that asks nothing of a city.
 func (r NodeRule) Without(city string) NodeRule {
@@ -70,7 +73,7 @@ func (r NodeRule) Of(members []Member) (Quorum, error) {
 	if len(members) == 64 {
 		q.all = ^uint64(0)
 	}
-	for _, c := range slices.Sorted(maps.Keys(r.Cities)) {
+	for _, c := range r.sorted() {
 		s := share{least: r.Cities[c]}
 		for i, m := range members {
 			if m.City == c {
