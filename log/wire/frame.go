@@ -60,6 +60,8 @@ const (
 	KindMeta      Kind = 24
 	KindMetaOK    Kind = 25
 	KindRaft      Kind = 26
+	KindAdmin     Kind = 27
+	KindAdminOK   Kind = 28
 
 	// Of a node that is alone, until it has metadata as well.
 	KindSoloSeal    Kind = 56
@@ -76,7 +78,7 @@ var kindNames = [...]string{
 	KindReading: "Reading", KindData: "Data", KindCredit: "Credit", KindTail: "Tail", KindError: "Error",
 	KindPing: "Ping", KindBounds: "Bounds", KindBoundsOK: "BoundsOK", KindStreams: "Streams",
 	KindStreamsOK: "StreamsOK", KindDone: "Done", KindClose: "Close", KindCopy: "Copy", KindMeta: "Meta",
-	KindMetaOK: "MetaOK", KindRaft: "Raft",
+	KindMetaOK: "MetaOK", KindRaft: "Raft", KindAdmin: "Admin", KindAdminOK: "AdminOK",
 	KindSoloSeal: "SoloSeal", KindSoloSealed: "SoloSealed", KindSoloAttach: "SoloAttach",
 	KindCursors: "Cursors", KindCursorsOK: "CursorsOK", KindStoreCursor: "StoreCursor",
 }

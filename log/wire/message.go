@@ -27,6 +27,7 @@ type Hello struct {
 	Generation uint64
 	City       string // of the sender; empty: none
 	Client     string // for the node's log; of a node its name
+	UUID       string // of a node's directory; empty: not a node
 }
 
 const helloMagic = 0x4e505754 // "TWPN"
@@ -39,7 +40,7 @@ func (m *Hello) encode(b []byte) []byte {
 	b = le.AppendUint16(b, m.VersionMax)
 	b = append(b, byte(m.Purpose))
 	b = le.AppendUint64(b, m.Generation)
-	return putText(putText(b, m.City), m.Client)
+	return putText(putText(putText(b, m.City), m.Client), m.UUID)
 }
 
 // decode takes the versions first: a Hello of another version is known by them,
@@ -53,7 +54,7 @@ func (m *Hello) decode(d *decoder) {
 		d.b = nil // Negotiate says so
 		return
 	}
-	m.Purpose, m.Generation, m.City, m.Client = Purpose(d.u8()), d.u64(), d.text(), d.text()
+	m.Purpose, m.Generation, m.City, m.Client, m.UUID = Purpose(d.u8()), d.u64(), d.text(), d.text(), d.text()
 }
 
 // Negotiate is the highest version both sides speak, or log.ErrProtocol.

@@ -127,3 +127,23 @@ type Raft struct{}
 func (*Raft) Kind() Kind               { return KindRaft }
 func (m *Raft) encode(b []byte) []byte { return b }
 func (m *Raft) decode(*decoder)        {}
+
+// Admin asks a node for something outside the flow of entries: its state, a
+// repair, its part in a takeover. Verb says what, Request is JSON.
+type Admin struct {
+	Verb    string
+	Request []byte // a part of the decoded body
+}
+
+// Kind is KindAdmin.
+func (*Admin) Kind() Kind               { return KindAdmin }
+func (m *Admin) encode(b []byte) []byte { return append(putText(b, m.Verb), m.Request...) }
+func (m *Admin) decode(d *decoder)      { m.Verb, m.Request = d.text(), d.take(len(d.b)) }
+
+// AdminOK answers Admin, in JSON.
+type AdminOK struct{ Response []byte } // a part of the decoded body
+
+// Kind is KindAdminOK.
+func (*AdminOK) Kind() Kind               { return KindAdminOK }
+func (m *AdminOK) encode(b []byte) []byte { return append(b, m.Response...) }
+func (m *AdminOK) decode(d *decoder)      { m.Response = d.take(len(d.b)) }

@@ -29,7 +29,8 @@ var fresh = map[wire.Kind]func() wire.Message{
 	wire.KindStreams: func() wire.Message { return &wire.Streams{} }, wire.KindStreamsOK: func() wire.Message { return &wire.StreamsOK{} },
 	wire.KindClose: func() wire.Message { return &wire.Close{} }, wire.KindCopy: func() wire.Message { return &wire.Copy{} },
 	wire.KindMeta: func() wire.Message { return &wire.Meta{} }, wire.KindMetaOK: func() wire.Message { return &wire.MetaOK{} },
-	wire.KindRaft:     func() wire.Message { return &wire.Raft{} },
+	wire.KindRaft:  func() wire.Message { return &wire.Raft{} },
+	wire.KindAdmin: func() wire.Message { return &wire.Admin{} }, wire.KindAdminOK: func() wire.Message { return &wire.AdminOK{} },
 	wire.KindSoloSeal: func() wire.Message { return &wire.SoloSeal{} }, wire.KindSoloSealed: func() wire.Message { return &wire.SoloSealed{} },
 	wire.KindSoloAttach: func() wire.Message { return &wire.SoloAttach{} },
 	wire.KindCursors:    func() wire.Message { return &wire.Cursors{} }, wire.KindCursorsOK: func() wire.Message { return &wire.CursorsOK{} },
@@ -47,7 +48,8 @@ func samples() []wire.Message {
 	b := log.Bounds{First: 7, LAC: 99, LSO: 98, Epoch: 3}
 	cursor := log.Cursor{Group: "订单", Offset: log.None, GTIDSet: "u:1-5", UpdatedAt: at}
 	return []wire.Message{
-		&wire.Hello{VersionMin: 2, VersionMax: 3, Purpose: wire.PurposeNode, Generation: 7, City: "a", Client: "c"},
+		&wire.Hello{VersionMin: 2, VersionMax: 3, Purpose: wire.PurposeNode, Generation: 7, City: "a", Client: "c", UUID: "0c"},
+		&wire.Admin{Verb: "status", Request: []byte("{}")}, &wire.AdminOK{Response: []byte("[]")},
 		&wire.Welcome{Version: 2, Node: "a1", UUID: "00", City: "a", Generation: 7, IdleMS: 5},
 		&wire.Seal{Descriptor: descriptor, Epoch: 4}, &wire.Sealed{Last: 99, LAC: 98, LSO: 97, Closed: true, End: 100, EndLSO: 99},
 		&wire.Attach{Descriptor: descriptor, Epoch: 4}, &wire.Attached{Last: log.None},

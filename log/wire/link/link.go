@@ -4,6 +4,7 @@ package link
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,11 @@ type Options struct {
 	// Memory bounds, together with other links, the bodies that do not fit
 	// the read buffer; nil: only the frame limit does.
 	Memory *semaphore.Weighted
+	// Small starts with a buffer for requests alone; Grow gives it the large one.
+	Small bool
 }
+
+const smallBytes = 8 << 10
 
 // Link is one connection. One goroutine reads; any may send.
 type Link struct {
@@ -51,7 +56,47 @@ type Link struct {
 
 // New wraps a connection.
 func New(conn net.Conn, o Options) *Link {
-	return &Link{conn: conn, opt: o, r: bufio.NewReaderSize(conn, bufferBytes)}
+	size := bufferBytes
+	if o.Small {
+		size = smallBytes
+	}
+	return &Link{conn: conn, opt: o, r: bufio.NewReaderSize(conn, size)}
+}
+
+// Detach gives the connection up as a byte stream: what the peer sent behind the
+// last frame comes first. Close and KeepAlive must have no part in it any more.
+func (l *Link) Detach() (net.Conn, error) {
+	l.Free()
+	rest, err := l.r.Peek(l.r.Buffered())
+	if err == nil {
+		err = l.conn.SetDeadline(time.Time{})
+	}
+	if err != nil || len(rest) == 0 {
+		return l.conn, err
+	}
+	return &detached{l.conn, io.MultiReader(bytes.NewReader(rest), l.conn)}, nil
+}
+
+// detached is a connection of which a Link has read a part already.
+type detached struct {
+	net.Conn
+	r io.Reader
+}
+
+func (d *detached) Read(b []byte) (int, error) { return d.r.Read(b) }
+
+// Grow gives a Link that was made with a small buffer the large one, for a
+// connection that carries entries. It comes between two calls of Next.
+func (l *Link) Grow() {
+	l.Free()
+	if l.r.Size() >= bufferBytes {
+		return
+	}
+	rest, err := l.r.Peek(l.r.Buffered())
+	if err != nil { // what is buffered can be peeked
+		return
+	}
+	l.r = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(bytes.Clone(rest)), l.conn), bufferBytes)
 }
 
 // Close closes the connection; reads and writes under way fail.
@@ -95,7 +140,7 @@ func (l *Link) next(ctx context.Context, limit int) (wire.Kind, []byte, error) {
 		return 0, nil, err
 	}
 	var head, body []byte
-	if total := wire.HeaderSize + h.Length; total <= bufferBytes {
+	if total := wire.HeaderSize + h.Length; total <= l.r.Size() {
 		if b, err = l.r.Peek(total); err != nil {
 			return 0, nil, l.silence(err)
 		}
