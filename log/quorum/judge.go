@@ -89,7 +89,7 @@ func (w *Writer) Decide(now time.Duration, v *View) Move {
 			return Move{} // the present members do, and better ones there are none
 		}
 		if !met {
-			return w.blocked(now, v, rule, slow)
+			return w.blocked(now, v, slow)
 		}
 		members = w.desc.Members
 	}
@@ -165,13 +165,10 @@ func (w *Writer) restorable(now time.Duration, v *View) (string, bool) {
 }
 
 // blocked: nothing but a weaker rule would help.
-func (w *Writer) blocked(now time.Duration, v *View, rule NodeRule, slow func(string) bool) Move {
-	for _, city := range rule.sorted() {
-		if v.DegradeAfter == 0 || now-w.judge.unmetAt < v.DegradeAfter {
-			break
-		}
-		if _, err := v.choose(w.desc.Stream, nil, rule.Without(city), slow); err == nil {
-			return Move{Verb: Degrade, City: city, Reason: "the rule could not be met for " + (now - w.judge.unmetAt).String()}
+func (w *Writer) blocked(now time.Duration, v *View, slow func(string) bool) Move {
+	if waited := now - w.judge.unmetAt; v.DegradeAfter > 0 && waited >= v.DegradeAfter {
+		if city, ok := v.dispensable(w.desc.Stream, slow); ok {
+			return Move{Verb: Degrade, City: city, Reason: "the rule could not be met for " + waited.String()}
 		}
 	}
 	return Move{Verb: Blocked, Reason: "the rule cannot be met by the nodes that can be reached"}

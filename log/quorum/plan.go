@@ -85,15 +85,29 @@ type View struct {
 	DegradeAfter time.Duration
 }
 
-// effective is the rule without the degraded cities.
-func (v *View) effective() (rule NodeRule, full bool) {
-	rule, full = v.Rule, true
+// effective is the stream's rule without the degraded cities.
+func (v *View) effective() (rule NodeRule, full bool) { return v.without(v.Rule) }
+
+// without is a rule without the degraded cities.
+func (v *View) without(rule NodeRule) (less NodeRule, full bool) {
+	less, full = rule, true
 	for _, c := range v.Degraded {
-		if v.Rule.Cities[c] > 0 {
-			rule, full = rule.Without(c), false
+		if rule.Cities[c] > 0 {
+			less, full = less.Without(c), false
 		}
 	}
-	return rule, full
+	return less, full
+}
+
+// dispensable names the first city without which the rule can be met.
+func (v *View) dispensable(stream string, not func(string) bool) (string, bool) {
+	rule, _ := v.effective()
+	for _, city := range rule.sorted() {
+		if _, err := v.choose(stream, nil, rule.Without(city), not); err == nil {
+			return city, true
+		}
+	}
+	return "", false
 }
 
 // Plan chooses the members of a segment that follows the view's effective rule.

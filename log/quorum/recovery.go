@@ -3,6 +3,7 @@ package quorum
 import (
 	"fmt"
 	"math/bits"
+	"time"
 
 	"github.com/twinspan/twinspan/log"
 )
@@ -34,10 +35,14 @@ type Recovery struct {
 	quorum  Quorum
 	way     *Quorum // the weaker rule that is enough, when policy allows one
 	members []sealed
+	empty   bool     // there is no open segment, only one to be opened behind desc
 	open    *Advance // proposed, outcome not known
 	unknown bool     // at least once
 	done    bool
 	err     error
+
+	waiting   bool // for the rule, or for nodes, since
+	waitSince time.Duration
 }
 
 type sealed struct {
@@ -63,10 +68,19 @@ func NewRecovery(d Descriptor, epoch log.Epoch) (*Recovery, error) {
 	return &Recovery{desc: d, epoch: epoch, quorum: q, members: make([]sealed, len(d.Members))}, nil
 }
 
+// NewOpening is for a stream without an open segment: there is nothing to
+// recover, and only the next segment to be opened, of that number, behind that
+// newest entry and LSO.
+func NewOpening(stream string, segment uint32, first, lso log.Offset, epoch log.Epoch) *Recovery {
+	return &Recovery{
+		desc: Descriptor{Stream: stream, Segment: segment - 1, First: first, FirstLSO: lso}, epoch: epoch, empty: true,
+	}
+}
+
 // Epoch is the epoch to seal with.
 func (r *Recovery) Epoch() log.Epoch { return r.epoch }
 
-// Descriptor of the segment.
+// Descriptor of the segment that is recovered; of an opening, without members.
 func (r *Recovery) Descriptor() *Descriptor { return &r.desc }
 
 // Err is why the recovery is over without success: log.ErrFenced, or
@@ -128,23 +142,10 @@ func (r *Recovery) Broken(i int) {
 	}
 }
 
-// Permit lets the segment be closed, PARTIAL, once a weaker rule holds at its end:
-// the stream's policy does without a city. nil takes it back.
-func (r *Recovery) Permit(weaker *NodeRule) error {
-	if weaker == nil {
-		r.way = nil
-		return nil
-	}
-	q, err := weaker.Of(r.desc.Members)
-	if err != nil {
-		return err
-	}
-	r.way = &q
-	return nil
-}
-
 // Covered says that no entry above End was ever acknowledged, nor will be.
-func (r *Recovery) Covered() bool { return r.quorum.Covers(r.in(sealHere) | r.in(sealAway)) }
+func (r *Recovery) Covered() bool {
+	return r.empty || r.quorum.Covers(r.in(sealHere)|r.in(sealAway))
+}
 
 // End is where the segment will be closed: the largest newest entry over the
 // sealed members, or where metadata once closed it. ok is false before Covered.
@@ -154,7 +155,7 @@ func (r *Recovery) End() (last, lso log.Offset, ok bool) {
 		return 0, 0, false
 	}
 	set := r.in(sealHere)
-	if !r.quorum.Covers(set) {
+	if !r.empty && !r.quorum.Covers(set) {
 		set |= r.in(sealAway)
 	}
 	last, lso = r.desc.First-1, r.desc.FirstLSO
@@ -257,6 +258,62 @@ func pick(members []Member, set uint64) []Member {
 	return out
 }
 
+// Decide says how to go on. Roll: Propose with Move.Plan. Degrade: have the
+// metadata do without Move.City, then decide again. Blocked, Stay: wait for
+// members, or for nodes to open the next segment on. Call it after each report
+// and at least every graceAfter/4.
+//
+// A segment whose rule can't be met any more, by the members that are left, is
+// closed PARTIAL: at once where the stream is degraded, else graceAfter after it
+// could be if the next segment will have the full rule again.
+func (r *Recovery) Decide(now time.Duration, v *View, graceAfter time.Duration) Move {
+	if r.err != nil || r.open != nil || r.done {
+		return Move{}
+	}
+	plan, err := v.Plan(r.desc.Stream, r.desc.Members)
+	way, _ := v.without(r.desc.Rule)
+	if r.waiting && err == nil && r.Covered() && now-r.waitSince >= graceAfter {
+		for _, c := range way.sorted() {
+			if !r.hears(c) {
+				way = way.Without(c)
+			}
+		}
+		if way.Total > 1 {
+			way.Total = max(1, min(way.Total, bits.OnesCount64(r.in(sealHere))))
+		}
+	}
+	r.way = nil
+	if q, err := way.Of(r.desc.Members); err == nil && !r.empty {
+		r.way = &q
+	}
+	if _, ok := r.Ready(); ok && err == nil {
+		return Move{Verb: Roll, Plan: plan, Reason: plan.Reason}
+	}
+	if !r.waiting {
+		r.waiting, r.waitSince = true, now
+	}
+	waited := now - r.waitSince
+	if err != nil && v.DegradeAfter > 0 && waited >= v.DegradeAfter {
+		if city, ok := v.dispensable(r.desc.Stream, nil); ok {
+			return Move{Verb: Degrade, City: city, Reason: "the rule could not be met for " + waited.String()}
+		}
+	}
+	if waited >= graceAfter {
+		return Move{Verb: Blocked, Reason: "not enough members of the last segment, or nodes for the next one, can be reached"}
+	}
+	return Move{}
+}
+
+// hears: a member of that city is sealed and connected.
+func (r *Recovery) hears(city string) bool {
+	for s := r.in(sealHere); s != 0; s &= s - 1 {
+		if r.desc.Members[bits.TrailingZeros64(s)].City == city {
+			return true
+		}
+	}
+	return false
+}
+
 // Propose fixes the close and gives the Advance for the metadata, opening the
 // next segment on p's members, or none when p is nil. Until its outcome is known
 // nothing changes any more; called again it gives the same Advance.
@@ -277,6 +334,9 @@ func (r *Recovery) Propose(p *Plan, generation uint64) (Advance, error) {
 	a := Advance{Stream: r.desc.Stream, Epoch: r.epoch, Close: &c}
 	if partial {
 		a.Reason = "recovered without the full rule"
+	}
+	if r.empty {
+		a.Close = nil
 	}
 	if p != nil {
 		a.Open = r.desc.Next(c, r.epoch, generation, *p)

@@ -118,7 +118,7 @@ func (r *Replica) Admit(epoch log.Epoch, o log.Offset) (fresh bool, err error) {
 		}
 		return false, fmt.Errorf("append of epoch %d, fence %d: %w", epoch, max(r.fence, r.sealing), log.ErrFenced)
 	}
-	if r.closing || r.closed {
+	if (r.closing || r.closed) && o > r.end {
 		return false, fmt.Errorf("append of entry %d, the segment ends at %d: %w", o, r.end, log.ErrClosed)
 	}
 	return r.next(o)
@@ -226,8 +226,8 @@ func (r *Replica) Sealed(epoch log.Epoch) (s Sealed, ok bool, err error) {
 	return Sealed{Last: r.durable, LAC: r.lac, LSO: r.lso, Closed: r.closed, End: r.end, EndLSO: r.endLSO}, true, nil
 }
 
-// BeginClose takes the segment's end from the metadata. From here on nothing is
-// appended. Repeating it is no error; another end is log.ErrProtocol, and so is
+// BeginClose takes the segment's end from the metadata. From here on nothing
+// above it is appended; what a late append brings below it is welcome. Repeating it is no error; another end is log.ErrProtocol, and so is
 // one below what readers were shown.
 func (r *Replica) BeginClose(end, lso log.Offset) error {
 	if (r.closed || r.closing) && end != r.end {
