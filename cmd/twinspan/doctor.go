@@ -153,7 +153,7 @@ func secrets(c *config.Config) []doctor.Secret {
 		doctor.Secret{Key: "log.tls.ca", Path: c.Log.TLS.CA, Public: true}, doctor.Secret{Key: "log.tls.cert", Path: c.Log.TLS.Cert, Public: true},
 		doctor.Secret{Key: "log.tls.key", Path: c.Log.TLS.Key})
 	if c.Has(config.RoleNode) {
-		out = append(out, doctor.Secret{Key: "node.tls.client_ca", Path: c.Node.TLS.ClientCA, Public: true},
+		out = append(out, doctor.Secret{Key: "node.tls.ca", Path: c.Node.TLS.CA, Public: true},
 			doctor.Secret{Key: "node.tls.cert", Path: c.Node.TLS.Cert, Public: true}, doctor.Secret{Key: "node.tls.key", Path: c.Node.TLS.Key})
 	}
 	slices.SortFunc(out, func(a, b doctor.Secret) int { return strings.Compare(a.Key, b.Key) })

@@ -44,7 +44,7 @@ func nodeConfig(c *config.Config, logger zerolog.Logger) (node.Config, error) {
 	}
 	return node.Config{
 		Name: c.Node.Name, Dir: c.Node.Dir, Listen: c.Node.Listen, TLS: tlsConfig, FileBytes: int64(c.Node.JournalFileBytes),
-		Retention: segment.Retention{BytesMax: int64(c.Node.Retention.BytesMax), AgeMax: c.Node.Retention.AgeMax.Std()},
+		Retention: segment.Retention{BytesMax: int64(c.Log.Policy.BytesMax), AgeMax: c.Log.Policy.AgeMax.Std()},
 		Logger:    logger.With().Str("role", string(config.RoleNode)).Logger(),
 	}, nil
 }

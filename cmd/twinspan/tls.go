@@ -26,8 +26,8 @@ func nodeTLS(c config.NodeTLS) (*tls.Config, error) {
 		return nil, err
 	}
 	t := &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return load() }}
-	if c.ClientCA != "" {
-		pool, err := authority("node.tls.client_ca", c.ClientCA)
+	if c.CA != "" {
+		pool, err := authority("node.tls.ca", c.CA)
 		if err != nil {
 			return nil, err
 		}

@@ -82,7 +82,7 @@ func TestLogOverTLS(t *testing.T) {
 	source, target := mysqltest.Start(t, mysqltest.MariaDB1011), mysqltest.Start(t, mysqltest.MariaDB1011)
 	servers := fmt.Sprintf("source: {address: '%s', user: root}\ntarget: {address: '%s', user: root}\nproducer: {start: earliest}\n", source.Address, target.Address)
 	all := split(t, map[string]string{
-		"node": nodeRole[:len(nodeRole)-2] + fmt.Sprintf(", tls: {cert: %s, key: %s, client_ca: %s}}\n", file("node.crt"), file("node.key"), file("ca.crt")),
+		"node": nodeRole[:len(nodeRole)-2] + fmt.Sprintf(", tls: {cert: %s, key: %s, ca: %s}}\n", file("node.crt"), file("node.key"), file("ca.crt")),
 		"work": "roles: [producer, consumer]\n" + servers,
 	})
 	// split has written a log section; TLS is set over it.

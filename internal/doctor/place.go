@@ -95,7 +95,7 @@ func Node(dir string, journalFileBytes int64) *Report {
 			Remedy: "make room: a node without space refuses appends, and the backlog stays in the binlog"})
 	case free < total/10:
 		r.add(Finding{Check: "space", Severity: Advisory, Outcome: Failed, Detail: detail,
-			Remedy: "make room, or lower node.retention.bytes_max"})
+			Remedy: "make room, or lower the streams' bytes_max (twinspan topic policy)"})
 	default:
 		r.ok("space", Mandatory, "%s", detail)
 	}

@@ -82,8 +82,8 @@ func New(cfg Config) (*Pipeline, error) {
 	}
 	source := fmt.Sprintf("source:\n  address: %s\n  user: root\n  tls: {mode: disabled}\nproducer:\n  start: earliest\n", cfg.Source.Address)
 	target := fmt.Sprintf("target:\n  address: %s\n  user: root\n  tls: {mode: disabled}\n", cfg.Target.Address)
-	reach := fmt.Sprintf("log:\n  nodes: [%s]\n", p.NodeAddress())
-	store := fmt.Sprintf("node:\n  listen: %s\n  dir: %s\n  retention: {bytes_max: 0}\n", p.NodeAddress(), p.JournalDir())
+	reach := fmt.Sprintf("log:\n  nodes: [%s]\n  policy: {bytes_max: 0}\n", p.NodeAddress())
+	store := fmt.Sprintf("node:\n  listen: %s\n  dir: %s\nlog: {policy: {bytes_max: 0}}\n", p.NodeAddress(), p.JournalDir())
 	for role, text := range map[Role]string{
 		Node:     "city: a\n" + store,
 		Producer: "city: a\n" + reach + source,
