@@ -25,6 +25,11 @@ type Config struct {
 	Dir    string      // of the journal; nothing else may live in it
 	Listen string      // host:port; empty: in process only
 	TLS    *tls.Config // of the listener; nil: plain TCP
+	// Accepted puts security on a connection that was accepted, in place of TLS;
+	// nil: nothing is done.
+	Accepted func(net.Conn) net.Conn
+	// Dial makes the connections to other nodes, security included; nil: plain TCP.
+	Dial func(ctx context.Context, address string) (net.Conn, error)
 
 	FileBytes      int64 // of a journal file; 64 MiB
 	SegmentBytes   int64 // 1 GiB
@@ -219,7 +224,10 @@ func (n *Node) admit(raw net.Conn) *conn {
 		n.refused++
 		return nil
 	}
-	if n.cfg.TLS != nil {
+	switch {
+	case n.cfg.Accepted != nil:
+		raw = n.cfg.Accepted(raw)
+	case n.cfg.TLS != nil:
 		raw = tls.Server(raw, n.cfg.TLS)
 	}
 	c := newConn(n, raw)
