@@ -147,6 +147,9 @@ func (a *Applier) note(slot int, err error, p change.Place, what string) {
 		}
 		return
 	}
+	if a.closing {
+		return // connections are being closed: that says nothing about the target
+	}
 	a.state.retries++
 	if a.state.notes == nil {
 		a.state.notes = map[int]*note{}

@@ -286,8 +286,11 @@ func (s *Store) copyOne(k *kept, done chan<- error) (bool, error) {
 	if !slices.Contains(s.cfg.KeepTopics, e.Topic) {
 		return false, nil // shares the class of a kept topic, no more
 	}
+	s.mu.Lock()
+	segment := st.segmentOf(e.Offset)
+	s.mu.Unlock()
 	r := record{
-		Kind: kindKept, Length: uint32(len(e.Payload)), PayloadCRC: e.Checksum, Stream: st.id, Segment: st.segmentOf(e.Offset),
+		Kind: kindKept, Length: uint32(len(e.Payload)), PayloadCRC: e.Checksum, Stream: st.id, Segment: segment,
 		Offset: e.Offset, Epoch: e.Epoch, LAC: e.Offset, LSO: e.Offset, Time: e.AppendedAt.UnixMicro(), Topic: e.Topic,
 	}
 	if e.EndsTransaction {
