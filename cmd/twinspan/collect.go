@@ -138,7 +138,7 @@ func (p *process) insideNode() ([]daemon.Halt, string) {
 	if s.Full {
 		return nil, log.ErrFull.Error()
 	}
-	return nil, ""
+	return nil, p.security.trouble()
 }
 
 func (p *process) insideProducer() ([]daemon.Halt, string) {

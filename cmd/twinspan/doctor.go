@@ -86,7 +86,11 @@ func examine(ctx context.Context, c *config.Config, subjects []string) ([]*docto
 			return doctor.Node(c.Node.Dir, int64(c.Node.JournalFileBytes)), nil
 		}},
 		{"log", len(logNodes(c)) > 0, func(ctx context.Context) (*doctor.Report, error) {
-			l, err := openLog(c, zerolog.Nop())
+			s, err := openSecurity(c)
+			if err != nil {
+				return nil, err
+			}
+			l, err := openLog(c, s, zerolog.Nop())
 			if err != nil {
 				return nil, err
 			}

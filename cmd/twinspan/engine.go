@@ -14,12 +14,8 @@ import (
 
 // openLog makes a client of the log that the configuration names. It connects
 // when it is used.
-func openLog(c *config.Config, logger zerolog.Logger) (log.Log, error) {
-	tlsConfig, err := logTLS(c.Log.TLS)
-	if err != nil {
-		return nil, cli.Fail(cli.ExitUsage, err, "see log.tls in twinspan config example")
-	}
-	l, err := client.New(client.Config{Nodes: logNodes(c), TLS: tlsConfig, Name: fmt.Sprintf("twinspan/%d", os.Getpid()), Logger: logger})
+func openLog(c *config.Config, s security, logger zerolog.Logger) (log.Log, error) {
+	l, err := client.New(client.Config{Nodes: logNodes(c), Dial: dialer(c, s.log), Name: fmt.Sprintf("twinspan/%d", os.Getpid()), Logger: logger})
 	if err != nil {
 		return nil, cli.Fail(cli.ExitUsage, err, "set log.nodes to the address of a node")
 	}

@@ -37,16 +37,12 @@ func applierConfig(c *config.Config) applier.Config {
 	}
 }
 
-func nodeConfig(c *config.Config, logger zerolog.Logger) (node.Config, error) {
-	tlsConfig, err := nodeTLS(c.Node.TLS)
-	if err != nil {
-		return node.Config{}, err
-	}
+func nodeConfig(c *config.Config, s security, logger zerolog.Logger) node.Config {
 	return node.Config{
-		Name: c.Node.Name, Dir: c.Node.Dir, Listen: c.Node.Listen, TLS: tlsConfig, FileBytes: int64(c.Node.JournalFileBytes),
+		Name: c.Node.Name, Dir: c.Node.Dir, Listen: c.Node.Listen, Accepted: s.node.Accepted, Dial: dialer(c, s.node), FileBytes: int64(c.Node.JournalFileBytes),
 		Retention: segment.Retention{BytesMax: int64(c.Log.Policy.BytesMax), AgeMax: c.Log.Policy.AgeMax.Std()},
 		Logger:    logger.With().Str("role", string(config.RoleNode)).Logger(),
-	}, nil
+	}
 }
 
 // reach loads the configuration and connects to the log it names.
@@ -55,7 +51,11 @@ func (a *app) reach() (*config.Loaded, log.Log, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	eng, err := openLog(l.Config, zerolog.Nop())
+	s, err := openSecurity(l.Config)
+	if err != nil {
+		return nil, nil, err
+	}
+	eng, err := openLog(l.Config, s, zerolog.Nop())
 	if err != nil {
 		return nil, nil, err
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/twinspan/twinspan/applier"
 	"github.com/twinspan/twinspan/consumer"
 	"github.com/twinspan/twinspan/internal/admin"
+	"github.com/twinspan/twinspan/internal/certs"
 	"github.com/twinspan/twinspan/internal/cli"
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/internal/daemon"
@@ -38,8 +39,9 @@ type process struct {
 	admin   *admin.Server
 	daemon  *daemon.Daemon
 
-	node *node.Node // nil without the role
-	log  log.Log    // the node's, or a client
+	security security
+	node     *node.Node // nil without the role
+	log      log.Log    // the node's, or a client
 
 	// The parts that are made anew at each start of their role.
 	producer atomic.Pointer[producer.Producer]
@@ -62,20 +64,21 @@ func assemble(c *config.Config, logger zerolog.Logger) (p *process, err error) {
 		}
 	}()
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if p.security, err = openSecurity(c); err != nil {
+		return nil, err
+	}
+	p.security.report(logger)
+	p.metrics.MustRegister(certs.Collector(p.security.node, p.security.log))
 	var roles []daemon.Role
 	if c.Has(config.RoleNode) {
-		nc, err := nodeConfig(c, logger)
-		if err != nil {
-			return nil, cli.Fail(cli.ExitUsage, err, "see node.tls in twinspan config example")
-		}
-		if p.node, err = node.New(nc); err != nil {
+		if p.node, err = node.New(nodeConfig(c, p.security, logger)); err != nil {
 			return nil, cli.Fail(cli.ExitError, err, "twinspan doctor node looks at the directory")
 		}
 		undo = append(undo, p.node.Close)
 		p.log = p.node.Log()
 		p.metrics.MustRegister(p.node.Collector())
 		roles = append(roles, daemon.Role{Name: string(config.RoleNode), Run: p.runNode, Judge: judgeNode, Inside: p.insideNode})
-	} else if p.log, err = openLog(c, logger); err != nil {
+	} else if p.log, err = openLog(c, p.security, logger); err != nil {
 		return nil, err
 	}
 	undo = append(undo, p.log.Close)

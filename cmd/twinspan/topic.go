@@ -238,5 +238,8 @@ func logError(err error) error {
 }
 
 func unreachable(err error) error {
+	if refused(err) {
+		return cli.Fail(cli.ExitUnreachable, err, "twinspan certs show tells what a certificate is good for; see log.tls in twinspan config example")
+	}
 	return cli.Fail(cli.ExitUnreachable, err, "is the process with the node role running, and log.nodes its address?")
 }

@@ -168,6 +168,10 @@ func (r *Report) certificates(s Secret) {
 		switch left := time.Until(cert.NotAfter); {
 		case left < 0:
 			f.Severity = Mandatory
+		case time.Now().Before(cert.NotBefore):
+			f.Severity = Mandatory
+			f.Detail = fmt.Sprintf("%s %s (%s) is not valid before %s", s.Key, s.Path, cert.Subject.CommonName, cert.NotBefore.UTC().Format(time.RFC3339))
+			f.Remedy = "is this machine's clock right?"
 		case left < 14*24*time.Hour:
 			f.Severity = Advisory
 		default:
