@@ -22,6 +22,9 @@ RUN      ?= .
 COUNT    ?= 1
 SHORT    ?= -short
 PART     ?=
+ENGINE   ?=
+ROUNDS   ?=
+DURATION ?=
 
 .PHONY: help
 help: ## this list
@@ -31,6 +34,7 @@ help: ## this list
 	@echo "  make demo KEEP=1                leaves everything running and says how to look at it"
 	@echo "  make unit PKG=./log/... RUN=X   some packages, some tests, with the race detector"
 	@echo "  make e2e SEED=7 RUN=X           replays a seed"
+	@echo "  make chaos RUN=kill SEED=7      some scenarios of the log's, and their schedule again"
 	@echo "  make soak N=200                 end-to-end histories in a loop, N of them"
 
 .PHONY: go-version
@@ -68,6 +72,12 @@ demo: build ## two cities on this machine: load, crashes, and a comparison row b
 .PHONY: bench
 bench: build servers ## ratios from one run: decode, append, apply (PART)
 	$(GO) run ./test/bench $(PART)
+
+.PHONY: chaos
+chaos: build ## real processes of a cluster killed, frozen, cut off, wiped (ROUNDS, RUN, SEED, ENGINE, DURATION)
+	@mkdir -p bin && $(GO) build -o bin/chaos ./test/chaos
+	@bin/chaos $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(filter-out .,$(RUN)),-run '$(RUN)') $(if $(SEED),-seed $(SEED)) \
+	  $(if $(ENGINE),-engine $(ENGINE)) $(if $(DURATION),-duration $(DURATION)) $(if $(KEEP),-keep)
 
 .PHONY: fuzz
 fuzz: go-version ## every fuzz target for FUZZTIME (PKG, FUZZTIME)

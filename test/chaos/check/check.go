@@ -53,7 +53,7 @@ type Report struct {
 // MessagesMax bounds Report.Breaches.
 const MessagesMax = 40
 
-// GapMin is the shortest time without a confirmed entry that counts as a gap.
+// GapMin is the shortest time without a confirmed entry that counts in Unavailable.
 const GapMin = 250 * time.Millisecond
 
 // Failed tells whether any promise was broken.

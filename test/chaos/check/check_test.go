@@ -417,10 +417,17 @@ func TestAvailability(t *testing.T) {
 	s.open("w1")
 	s.append("w1", 1, true, true)
 	from := s.now
+	s.now += int64(3 * time.Second) // nobody asks for anything
+	op := s.op("w2")
+	s.put(history.Record{Process: "w2", Op: op, Kind: history.Open, Phase: history.Invoke, Session: 9})
 	s.now += int64(time.Second)
+	s.put(history.Record{Process: "w2", Op: op, Kind: history.Open, Phase: history.Failed, Session: 9})
 	s.append("w1", 1, true, true)
-	s.append("w1", 1, true, true)
+	op = s.op("w3")
+	s.put(history.Record{Process: "w3", Op: op, Kind: history.Open, Phase: history.Invoke, Session: 9})
 	s.now += int64(400 * time.Millisecond)
+	s.put(history.Record{Process: "w3", Kind: history.Fault, Text: "a sign, then it dies"})
+	s.now += int64(5 * time.Second)
 	s.append("w1", 1, true, true)
 	to := s.now
 	r := judge(t, s.end(), Options{From: from, To: to})

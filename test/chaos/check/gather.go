@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/twinspan/twinspan/test/chaos/history"
 )
@@ -62,15 +63,23 @@ type stream struct {
 	reads   int
 	finals  []history.Record
 	unread  bool // not everything was read at the end
+	trying  []*attempt
 	// What the gathering itself finds, to be counted by check.
 	changed, gaps []string
 }
 
 type span struct{ from, to int64 }
 
+// attempt is the time in which a writer was asking for something.
+type attempt struct {
+	span
+	process string
+}
+
 type whole struct {
 	streams map[string]*stream
 	cuts    map[string][]span // by city
+	last    map[string]int64  // the time of a process's last sign
 }
 
 func (h *whole) sorted() []*stream {
@@ -107,17 +116,23 @@ type gatherer struct {
 	readers  map[sessionKey]*reader
 	asked    map[opKey]int64
 	memories map[sightKey]history.Seen
+	attempts map[opKey]*attempt
+	failures map[[2]string]*attempt // the newest failed one of a process and stream
 }
 
 func gather(records []history.Record) (*whole, error) {
 	g := &gatherer{
-		whole:   whole{streams: map[string]*stream{}, cuts: map[string][]span{}},
+		whole:   whole{streams: map[string]*stream{}, cuts: map[string][]span{}, last: map[string]int64{}},
 		appends: map[opKey]*entry{}, opens: map[opKey]*writer{}, writers: map[sessionKey]*writer{},
-		readers: map[sessionKey]*reader{}, asked: map[opKey]int64{}, memories: map[sightKey]history.Seen{},
+		readers: map[sessionKey]*reader{}, asked: map[opKey]int64{}, memories: map[sightKey]history.Seen{}, attempts: map[opKey]*attempt{}, failures: map[[2]string]*attempt{},
 	}
 	for i, r := range records {
 		if i > 0 && r.At < records[i-1].At {
 			return nil, fmt.Errorf("history goes back in time at record %d", i)
+		}
+		g.last[r.Process] = r.At
+		if r.Kind == history.Open || r.Kind == history.Append {
+			g.attempt(r)
 		}
 		if err := g.take(r); err != nil {
 			return nil, fmt.Errorf("history of %s, operation %d (%s %s): %w", r.Process, r.Op, r.Kind, r.Phase, err)
@@ -133,6 +148,28 @@ func (g *gatherer) stream(name string) *stream {
 		g.streams[name] = s
 	}
 	return s
+}
+
+func (g *gatherer) attempt(r history.Record) {
+	key := opKey{r.Process, r.Op}
+	switch a := g.attempts[key]; {
+	case r.Phase == history.Invoke:
+		a = &attempt{span{r.At, never}, r.Process}
+		g.attempts[key] = a
+		s := g.stream(r.Stream)
+		s.trying = append(s.trying, a)
+		// Between two attempts that fail at once it is trying, too.
+		before := [2]string{r.Process, r.Stream}
+		if f := g.failures[before]; f != nil && r.At-f.to < int64(time.Second) {
+			f.to = r.At
+		}
+		delete(g.failures, before)
+	case a != nil && r.Phase != history.Queued:
+		a.to = r.At
+		if r.Phase == history.Failed {
+			g.failures[[2]string{r.Process, r.Stream}] = a
+		}
+	}
 }
 
 func (g *gatherer) take(r history.Record) error {

@@ -3,7 +3,6 @@ package check
 import (
 	"cmp"
 	"slices"
-	"time"
 
 	"github.com/twinspan/twinspan/test/chaos/history"
 )
@@ -237,28 +236,5 @@ func (s *stream) told(r *Report, end int64, o Options) {
 		if b.Offset < highest {
 			r.breach(&r.Lost, "stream %s: %s was told that the log ends with %d, entry %d had been confirmed before", s.name, b.Process, b.Offset, highest)
 		}
-	}
-}
-
-// availability finds the times without a confirmed entry, stream by stream.
-func (h *whole) availability(r *Report, o Options) {
-	for _, s := range h.streams {
-		times := []int64{o.From}
-		for _, e := range s.order {
-			if e.confirmed > o.From && e.confirmed < o.To {
-				times = append(times, e.confirmed)
-			}
-		}
-		slices.Sort(times)
-		times = append(times, o.To)
-		sum := time.Duration(0)
-		for i := 1; i < len(times); i++ {
-			gap := time.Duration(times[i] - times[i-1])
-			r.UnavailableMax = max(r.UnavailableMax, gap)
-			if gap >= GapMin {
-				sum += gap
-			}
-		}
-		r.Unavailable = max(r.Unavailable, sum)
 	}
 }
