@@ -171,6 +171,7 @@ func (c *Cluster) Ready(ctx context.Context) error {
 
 func (c *Cluster) healthy(ctx context.Context) error {
 	leaders := map[string]bool{}
+	running, offline := 0, 0
 	for _, s := range c.Servers {
 		if s.process == nil || !s.process.Running() {
 			continue
@@ -187,9 +188,11 @@ func (c *Cluster) healthy(ctx context.Context) error {
 		}
 		var jsz struct {
 			Meta struct {
-				Leader  string `json:"leader"`
-				Size    int    `json:"cluster_size"`
-				Pending int    `json:"pending"`
+				Leader string `json:"leader"`
+				Size   int    `json:"cluster_size"`
+				Peers  []struct {
+					Offline bool `json:"offline"`
+				} `json:"replicas"` // told by the leader
 			} `json:"meta_cluster"`
 		}
 		if err := json.Unmarshal(b, &jsz); err != nil {
@@ -199,6 +202,15 @@ func (c *Cluster) healthy(ctx context.Context) error {
 			return fmt.Errorf("%s: metadata leader %q of %d servers", s.Name, jsz.Meta.Leader, jsz.Meta.Size)
 		}
 		leaders[jsz.Meta.Leader] = true
+		for _, p := range jsz.Meta.Peers {
+			if p.Offline {
+				offline++
+			}
+		}
+		running++
+	}
+	if offline > len(c.Servers)-running {
+		return fmt.Errorf("the leader of the metadata misses %d servers", offline)
 	}
 	if len(leaders) != 1 {
 		return fmt.Errorf("the servers name %d metadata leaders", len(leaders))
