@@ -73,6 +73,7 @@ type Window struct {
 	Reason     string     `json:"reason"`
 	Since      time.Time  `json:"since"`
 	RestoredAt time.Time  `json:"restored_at,omitzero"`
+	Trimmed    bool       `json:"trimmed,omitempty"` // retention took some of it before it was copied
 }
 
 // CursorLost records that retention's hard cap took entries a group still needed.
