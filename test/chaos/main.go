@@ -39,6 +39,12 @@ type settings struct {
 	out      io.Writer
 }
 
+// The engines.
+const (
+	twinSpan  = "twinspan"
+	jetStream = "jetstream"
+)
+
 // The exit codes beside 0.
 const (
 	exitError  = 1
@@ -54,17 +60,17 @@ func main() {
 	filter := flag.String("run", "", "only scenarios whose name matches the `expression`")
 	list := flag.Bool("list", false, "name the scenarios and end")
 	flag.StringVar(&s.binary, "twinspan", "bin/twinspan", "the built `binary`")
-	flag.StringVar(&s.engine, "engine", "twinspan", "twinspan or jetstream")
+	flag.StringVar(&s.engine, "engine", twinSpan, "twinspan or jetstream")
 	flag.StringVar(&s.dir, "dir", "", "folder for everything (default: a temporary one)")
 	flag.IntVar(&s.rounds, "rounds", 1, "of all scenarios")
 	flag.Uint64Var(&s.seed, "seed", 0, "of the schedule; 0: a new one")
-	flag.DurationVar(&s.duration, "duration", 10*time.Second, "of the faults of one scenario")
+	flag.DurationVar(&s.duration, "duration", 8*time.Second, "of the faults of one scenario")
 	flag.DurationVar(&s.delay, "delay", 15*time.Millisecond, "between two cities, one way")
 	flag.BoolVar(&s.keep, "keep", false, "keep histories, logs and data")
 	flag.Parse()
 	var err error
-	if s.filter, err = regexp.Compile(*filter); err != nil || flag.NArg() > 0 {
-		fmt.Fprintln(os.Stderr, "chaos: bad arguments:", err, flag.Args())
+	if s.filter, err = regexp.Compile(*filter); err != nil || flag.NArg() > 0 || s.engine != twinSpan && s.engine != jetStream {
+		fmt.Fprintln(os.Stderr, "chaos: bad arguments; engines are twinspan and jetstream:", err, flag.Args())
 		os.Exit(exitUsage)
 	}
 	if *list {

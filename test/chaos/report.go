@@ -15,6 +15,7 @@ type report struct {
 	verdicts []check.Verdict
 	extra    []string // breaches a scenario found itself
 	took     time.Duration
+	memory   int64 // bytes, of the largest node
 }
 
 func (r *report) illegal() int {
@@ -50,9 +51,9 @@ func (r *report) line(name string) string {
 		}
 	}
 	return fmt.Sprintf("%-17s acknowledged=%d lost=%d duplicated=%d reordered=%d changed=%d foreign=%d lies=%d unreadable=%d unknown=%d survived=%d unprotected=%d "+
-		"unavailable_ms=%d unavailable_total_ms=%d writers=%d reads=%d porcupine_ops=%d porcupine_ms=%d illegal=%d undecided=%d seconds=%.1f",
+		"unavailable_ms=%d unavailable_total_ms=%d writers=%d reads=%d porcupine_ops=%d porcupine_ms=%d illegal=%d undecided=%d node_mb=%d seconds=%.1f",
 		name, r.Acknowledged, r.Lost, r.Duplicated, r.Reordered, r.Changed, r.Foreign, r.Lies, r.Unreadable, r.Unknown, r.Survived, r.Unprotected,
-		r.UnavailableMax.Milliseconds(), r.Unavailable.Milliseconds(), r.Fenced, r.Reads, ops, took.Milliseconds(), r.illegal(), undecided, r.took.Seconds())
+		r.UnavailableMax.Milliseconds(), r.Unavailable.Milliseconds(), r.Fenced, r.Reads, ops, took.Milliseconds(), r.illegal(), undecided, r.memory>>20, r.took.Seconds())
 }
 
 // total of all scenarios.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/twinspan/twinspan/internal/natstest"
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/test/chaos/check"
 	"github.com/twinspan/twinspan/test/chaos/history"
@@ -85,7 +86,11 @@ func (r *run) perform(ctx context.Context) (err error) {
 	if r.record, err = history.Create(r.historyDir(), "run"); err != nil {
 		return err
 	}
-	r.Lab, err = lab.New(lab.Config{Dir: r.dir, Binary: r.binary, Nodes: r.scenario.nodes, Delay: r.delay, Logger: r.logger})
+	engine, err := r.program()
+	if err != nil {
+		return errors.Join(err, r.record.Close())
+	}
+	r.Lab, err = lab.New(lab.Config{Dir: r.dir, Engine: engine, Nodes: r.scenario.nodes, Delay: r.delay, Logger: r.logger})
 	if err != nil {
 		return errors.Join(err, r.record.Close())
 	}
@@ -100,6 +105,15 @@ func (r *run) perform(ctx context.Context) (err error) {
 		return err
 	}
 	return errors.Join(err, r.judge(o))
+}
+
+// program is what the nodes run.
+func (r *run) program() (lab.Engine, error) {
+	if r.engine != jetStream {
+		return lab.Twinspan{Binary: r.binary}, nil
+	}
+	binary, err := natstest.Binary()
+	return lab.JetStream{Binary: binary}, err
 }
 
 // errJudge: the run is of use in spite of the error.
@@ -139,6 +153,7 @@ func (r *run) play(ctx context.Context, o *check.Options) error {
 	if err := r.final(ctx); err != nil {
 		return fmt.Errorf("%w: %w", errJudge, err)
 	}
+	r.report.memory = r.PeakBytes()
 	return nil
 }
 

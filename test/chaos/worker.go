@@ -15,6 +15,7 @@ import (
 
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/client"
+	"github.com/twinspan/twinspan/log/jetstream"
 	"github.com/twinspan/twinspan/test/chaos/history"
 	"github.com/twinspan/twinspan/test/chaos/load"
 )
@@ -73,8 +74,11 @@ func work(text string) int {
 
 // connect makes a client.
 func (r reach) connect(name string, logger zerolog.Logger) (log.Log, error) {
-	if r.Engine != "twinspan" {
-		return nil, fmt.Errorf("engine %q is not known here", r.Engine)
+	if r.Engine == jetStream {
+		return jetstream.New(jetstream.Config{
+			Servers: r.Nodes, Name: name, Replicas: 3, Logger: logger,
+			DialTimeout: 2 * time.Second, AckTimeout: 5 * time.Second, RequestTimeout: 5 * time.Second, ReconnectFor: 5 * time.Second,
+		})
 	}
 	return client.New(client.Config{
 		Nodes: r.Nodes, Name: name, Dial: r.dial, Logger: logger,

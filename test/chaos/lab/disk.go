@@ -98,7 +98,8 @@ func (l *Lab) Damage(name string, places int, r *rand.Rand) ([]string, error) {
 	return where, nil
 }
 
-// holdsEntries tells the journal's files and those of closed segments.
+// holdsEntries tells the journal's files and those of closed segments, and
+// JetStream's blocks.
 func holdsEntries(name string) bool {
-	return strings.HasSuffix(name, ".twj") || strings.HasSuffix(name, ".tws")
+	return strings.HasSuffix(name, ".twj") || strings.HasSuffix(name, ".tws") || strings.HasSuffix(name, ".blk")
 }

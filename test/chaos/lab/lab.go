@@ -31,13 +31,14 @@ type Node struct {
 	// DiskBytes, when set, gives the node a disk of its own of that size.
 	DiskBytes int64
 
-	source  netip.Addr // where its connections come from
-	listen  string     // where it listens
+	Source  netip.Addr // where its connections come from
+	Listen  string     // where it listens
 	Address string     // where the others and the clients reach it, through the network
+	Admin   string     // host:port
+	Peers   string     // host:port of its own, for engines whose nodes have a port for each other
+	Home    string     // of its configuration and its log
 	Dir     string     // of its entries
 	disk    string     // Dir is in it
-	home    string     // of everything else
-	admin   string
 	mounted bool
 	proc    *child.Process
 	lives   int
@@ -46,10 +47,20 @@ type Node struct {
 // Config of a Lab.
 type Config struct {
 	Dir    string // of everything; it must exist
-	Binary string // the built twinspan
+	Engine Engine
 	Nodes  []Node
 	Delay  time.Duration // between two cities, one way
 	Logger zerolog.Logger
+}
+
+// Engine is the program of the nodes.
+type Engine interface {
+	// Configure writes what the node needs to know into its home folder.
+	Configure(l *Lab, n *Node) error
+	// Command starts it.
+	Command(n *Node) []string
+	// Ready fails until the node serves.
+	Ready(ctx context.Context, n *Node) error
 }
 
 // Lab is the cluster. Its methods are for one goroutine, which tells it what to do.
@@ -77,19 +88,22 @@ func New(cfg Config) (*Lab, error) {
 		if !contains(l.cities, n.City) {
 			l.cities = append(l.cities, n.City)
 		}
-		n.source = l.sourceOf(n.City, byte(i+1))
-		n.home = filepath.Join(cfg.Dir, n.Name)
-		n.disk = filepath.Join(n.home, "disk")
+		n.Source = l.sourceOf(n.City, byte(i+1))
+		n.Home = filepath.Join(cfg.Dir, n.Name)
+		n.disk = filepath.Join(n.Home, "disk")
 		n.Dir = filepath.Join(n.disk, "log")
 		var err error
-		if n.listen, err = freeAddress(n.source.String()); err != nil {
+		if n.Listen, err = freeAddress(n.Source.String()); err != nil {
 			return nil, err
 		}
-		if n.admin, err = freeAddress("127.0.0.1"); err != nil {
+		if n.Admin, err = freeAddress("127.0.0.1"); err != nil {
 			return nil, err
 		}
-		gates = append(gates, wan.Gate{Name: n.Name, City: n.Name, Listen: "127.0.0.1:0", Target: n.listen})
-		places = append(places, wan.Place{Prefix: netip.PrefixFrom(n.source, 32), City: n.Name})
+		if n.Peers, err = freeAddress("127.0.0.1"); err != nil {
+			return nil, err
+		}
+		gates = append(gates, wan.Gate{Name: n.Name, City: n.Name, Listen: "127.0.0.1:0", Target: n.Listen})
+		places = append(places, wan.Place{Prefix: netip.PrefixFrom(n.Source, 32), City: n.Name})
 		l.nodes = append(l.nodes, &n)
 	}
 	for _, city := range l.cities {
@@ -120,7 +134,7 @@ func New(cfg Config) (*Lab, error) {
 			}
 			n.mounted = true
 		}
-		if err := l.configure(n); err != nil {
+		if err := cfg.Engine.Configure(l, n); err != nil {
 			return nil, errors.Join(err, l.unmount())
 		}
 	}
@@ -162,17 +176,6 @@ func freeAddress(ip string) (string, error) {
 	}
 	return s.Addr().String(), s.Close()
 }
-
-// configure writes the node's configuration.
-func (l *Lab) configure(n *Node) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "stream: chaos\ncity: %s\nroles: [node]\ndata_dir: %s\n", n.City, n.home)
-	fmt.Fprintf(&b, "admin: {listen: %s}\nlogging: {format: json, level: debug}\n", n.admin)
-	fmt.Fprintf(&b, "node:\n  name: %s\n  listen: %s\n  dir: %s\n  journal_file_bytes: 2MiB\n", n.Name, n.listen, n.Dir)
-	return os.WriteFile(l.configFile(n), []byte(b.String()), 0o600)
-}
-
-func (l *Lab) configFile(n *Node) string { return filepath.Join(n.home, "node.yaml") }
 
 // Node by name; an unknown one is a mistake of the scenario.
 func (l *Lab) Node(name string) *Node {
@@ -226,22 +229,22 @@ func (l *Lab) Start(ctx context.Context, names ...string) error {
 			continue
 		}
 		n.lives++
-		p, err := l.spawn(filepath.Join(n.home, "node.log"), l.cfg.Binary, "run", "-c", l.configFile(n))
+		p, err := l.spawn(filepath.Join(n.Home, "node.log"), l.cfg.Engine.Command(n))
 		if err != nil {
 			return fmt.Errorf("start node %s: %w", name, err)
 		}
 		n.proc = p
 	}
 	for _, name := range names {
-		if err := l.listens(ctx, l.Node(name)); err != nil {
+		if err := l.ready(ctx, l.Node(name)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (l *Lab) spawn(output, name string, args ...string) (*child.Process, error) {
-	c, out, err := command(output, name, args...)
+func (l *Lab) spawn(output string, line []string) (*child.Process, error) {
+	c, out, err := command(output, line[0], line[1:]...)
 	if err != nil {
 		return nil, err
 	}
@@ -249,19 +252,19 @@ func (l *Lab) spawn(output, name string, args ...string) (*child.Process, error)
 	return child.Start(c, false)
 }
 
-func (l *Lab) listens(ctx context.Context, n *Node) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+func (l *Lab) ready(ctx context.Context, n *Node) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for {
-		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", n.listen)
+		err := l.cfg.Engine.Ready(ctx, n)
 		if err == nil {
-			return c.Close()
+			return nil
 		}
 		select {
 		case <-n.proc.Done():
 			return fmt.Errorf("node %s ended at its start: %w\n%s", n.Name, n.proc.Err(), l.Log(n.Name, 12))
 		case <-ctx.Done():
-			return fmt.Errorf("node %s does not listen: %w\n%s", n.Name, err, l.Log(n.Name, 12))
+			return fmt.Errorf("node %s does not serve: %w\n%s", n.Name, err, l.Log(n.Name, 12))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -269,12 +272,33 @@ func (l *Lab) listens(ctx context.Context, n *Node) error {
 
 // Log is the end of what a node said.
 func (l *Lab) Log(name string, lines int) string {
-	b, err := os.ReadFile(filepath.Join(l.Node(name).home, "node.log"))
+	b, err := os.ReadFile(filepath.Join(l.Node(name).Home, "node.log"))
 	if err != nil {
 		return err.Error()
 	}
 	all := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+// PeakBytes is the most memory that any node's present process has used.
+func (l *Lab) PeakBytes() int64 {
+	most := int64(0)
+	for _, n := range l.nodes {
+		if n.proc == nil || !n.proc.Running() {
+			continue
+		}
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.proc.PID))
+		if err != nil {
+			continue // it has just ended
+		}
+		for line := range strings.Lines(string(b)) {
+			var kib int64
+			if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
+				most = max(most, kib<<10)
+			}
+		}
+	}
+	return most
 }
 
 // Running tells whether the node's process is there.

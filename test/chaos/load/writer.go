@@ -34,8 +34,12 @@ func (w *writer) run(ctx context.Context) {
 				return
 			}
 		}
-		open, session := w.open(ctx)
-		if open == nil {
+		open, session, err := w.open(ctx)
+		if errors.Is(err, log.ErrFenced) {
+			w.rest(ctx) // another one was opened meanwhile
+			continue
+		}
+		if err != nil {
 			if !pause(ctx, about(w.random, 60*time.Millisecond)) {
 				return
 			}
@@ -52,15 +56,7 @@ func (w *writer) run(ctx context.Context) {
 // openFor bounds one attempt to open a writer.
 const openFor = 10 * time.Second
 
-func (w *writer) open(ctx context.Context) (log.Writer, int64) {
-	open, session, err := w.tryOpen(ctx)
-	if err != nil {
-		return nil, 0 // the history has it
-	}
-	return open, session
-}
-
-func (w *writer) tryOpen(ctx context.Context) (log.Writer, int64, error) {
+func (w *writer) open(ctx context.Context) (log.Writer, int64, error) {
 	op, session := w.Record.Op(), w.session()
 	r := history.Record{Op: op, Kind: history.Open, Phase: history.Invoke, Stream: w.Name(), Session: session}
 	w.Record.Put(r)
@@ -237,7 +233,7 @@ func (w *Worker) Probe(ctx context.Context, stream string) (log.Offset, error) {
 }
 
 func (w *writer) probe(ctx context.Context) (log.Offset, error) {
-	open, session, err := w.tryOpen(ctx)
+	open, session, err := w.open(ctx)
 	if err != nil {
 		return 0, err
 	}
