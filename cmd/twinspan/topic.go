@@ -21,7 +21,7 @@ func (a *app) topicCommand() *cobra.Command {
 		`  twinspan topic list
   twinspan topic read --last 20
   twinspan topic read --table shop.orders --key id=17 --since 1h`,
-		a.topicList(), a.topicRead())
+		a.topicList(), a.topicRead(), a.topicCreate(), a.topicPolicy())
 }
 
 // topicInfo is one topic of a stream.
