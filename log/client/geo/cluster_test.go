@@ -647,4 +647,3 @@ func (n *memoryNode) at(stream string, o log.Offset) *part {
 	}
 	return nil
 }
-

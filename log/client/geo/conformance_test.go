@@ -3,18 +3,31 @@ package client_test
 import (
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"github.com/twinspan/twinspan/log"
+	client "github.com/twinspan/twinspan/log/client/geo"
 	"github.com/twinspan/twinspan/log/conformance"
+	"github.com/twinspan/twinspan/log/meta"
+	"github.com/twinspan/twinspan/log/quorum"
 )
 
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
 func TestConformance(t *testing.T) {
-	for name, places := range map[string][]place{
-		"one node":           {{"a1", "a"}},
-		"two cities":         {{"a1", "a"}, {"a2", "a"}, {"b1", "b"}, {"b2", "b"}},
-		"three in one place": {{"a1", ""}, {"a2", ""}, {"a3", ""}},
+	for _, c := range []struct {
+		name   string
+		places []place
+		policy *meta.Policy
+	}{
+		{"one node", []place{{"a1", "a"}}, nil},
+		{"one in each of two cities", []place{{"a1", "a"}, {"a2", "a"}, {"b1", "b"}, {"b2", "b"}}, nil},
+		{"two of three", []place{{"a1", "a"}, {"a2", "a"}, {"a3", "a"}}, &meta.Policy{Rule: quorum.NodeRule{Total: 2}, Loss: meta.LossBlock}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			conformance.Run(t, func(t *testing.T) log.Log { return newCluster(t, places...).client(nil) })
+		t.Run(c.name, func(t *testing.T) {
+			conformance.Run(t, func(t *testing.T) log.Log {
+				return newCluster(t, c.places...).client(func(cfg *client.Config) { cfg.Policy = c.policy })
+			})
 		})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/meta"
@@ -38,7 +39,7 @@ func (c *Client) StoreCursor(ctx context.Context, stream string, cursor log.Curs
 		return err
 	}
 	defer done()
-	if cursor.Group == "" || cursor.Offset < log.None {
+	if cursor.Group == "" || cursor.Offset < log.None || !utf8.ValidString(cursor.Group) || !utf8.ValidString(cursor.GTIDSet) {
 		return fmt.Errorf("cursor of group %q at %d: %w", cursor.Group, cursor.Offset, log.ErrProtocol)
 	}
 	if err := c.confirmedAt(ctx, stream, cursor.Offset); err != nil {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/meta"
@@ -17,6 +18,9 @@ import (
 // before, and opens the next one. It tries for Config.OpenFor while too few nodes
 // answer, then fails with log.ErrUnavailable.
 func (c *Client) OpenWriter(ctx context.Context, stream string) (log.Writer, error) {
+	if !utf8.ValidString(stream) { // the metadata speaks JSON, which would mend it
+		return nil, fmt.Errorf("open writer: stream %q is not UTF-8: %w", stream, log.ErrProtocol)
+	}
 	ctx, done, err := c.bind(ctx)
 	if err != nil {
 		return nil, err
