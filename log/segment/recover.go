@@ -1,14 +1,15 @@
 package segment
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"slices"
 
 	"github.com/twinspan/twinspan/log"
+	"github.com/twinspan/twinspan/log/quorum"
 )
 
 // recover brings the store to the state of the directory and leaves it with a
@@ -27,34 +28,47 @@ func (s *Store) recover() error {
 	if err != nil {
 		return err
 	}
-	for _, ms := range m.Streams {
-		st := newStream(s, ms.ID, ms.Name)
-		st.created, st.epoch, st.segments = true, ms.Epoch, ms.Segments
-		st.first, st.suspect = ms.First, ms.TailSuspect
-		for _, c := range ms.Cursors {
-			st.cursors[c.Group] = c
+	s.nextID, s.generation, s.generationSafe = m.NextID, m.Generation, m.Generation
+	for i := range m.lines {
+		l := &m.lines[i]
+		r := newReplica(s, ID{l.Descriptor.Stream, l.Descriptor.Segment})
+		if s.replicas[r.id] != nil || s.nums[l.ID] != nil {
+			return fmt.Errorf("meta: %s, number %d, is there twice: %w", r.id, l.ID, log.ErrSuspect)
 		}
-		s.streams[ms.ID], s.names[ms.Name] = st, st
+		r.describe(l.Descriptor)
+		r.num, r.line, r.created, r.asked, r.doubt = l.ID, l.metaReplica, true, l.Fence, l.Doubt
+		if l.Closed {
+			r.closeAt = &segmentEnd{l.Last, l.LSO}
+		}
+		s.replicas[r.id], s.nums[r.num] = r, r
 	}
-	s.nextID = m.NextID
+	for _, f := range m.Floors {
+		s.floors[f.Stream] = floor{f.Segment, f.Epoch}
+	}
+	if err := s.openShelves(m); err != nil {
+		return err
+	}
+	s.land()
 	if err := s.openJournals(dir, m); err != nil {
 		return err
 	}
-	newest, used, tail, err := s.readJournals(m)
+	newest, used, tail, err := s.readJournals()
 	if err != nil {
 		return err
 	}
-	s.judgeTails(m, tail)
+	s.judgeTails(tail)
 	if err := s.openSpares(dir); err != nil {
 		return err
 	}
 	if err := s.resume(newest, used, tail); err != nil {
 		return err
 	}
-	for _, st := range s.streams {
-		st.next, st.lac = st.last+1, st.last
-		st.findLSO()
+	for _, num := range sortedKeys(s.nums) {
+		if err := s.nums[num].settle(); err != nil {
+			return err
+		}
 	}
+	s.landings = nil
 	for s.opened > s.cfg.OpenFilesMax && s.shutOneLocked(nil) {
 	}
 	// What a scan learnt from the group that is left behind now must not be
@@ -65,10 +79,45 @@ func (s *Store) recover() error {
 	return s.persist()
 }
 
-// readJournals gives every stream its runs. It returns the newest file, unless
+// landing is what recovery finds of a replica that has a line in the meta.
+type landing struct {
+	covered log.Offset // its own file has what comes up to here
+	limit   log.Offset // entries above it are gone: the segment is closed there
+	last    log.Offset // newest entry found
+	next    log.Offset // that the tail may bring
+}
+
+// land prepares the landings. A replica whose own file already has all of it, as a
+// crash between the file and the meta leaves it, needs nothing of the journal.
+func (s *Store) land() {
+	s.landings = map[*Replica]*landing{}
+	for num, r := range s.nums {
+		l := &landing{covered: r.desc.First - 1, limit: math.MaxInt64}
+		if r.closeAt != nil {
+			l.limit = r.closeAt.last
+		}
+		switch {
+		case r.file != nil:
+			l.covered = min(r.file.head.Upto, l.limit)
+			if r.file.head.Closed {
+				r.restState()
+				r.shelved = true
+				delete(s.nums, num)
+				n := log.Offset(r.id.Segment)
+				s.shelves[r.id.Stream] = s.shelves[r.id.Stream].add(Range{n, n})
+				continue
+			}
+		case len(r.damage) > 0: // its file is lost
+			l.covered = min(r.line.Filed, l.limit)
+		}
+		s.landings[r] = l
+	}
+}
+
+// readJournals gives every replica its runs. It returns the newest file, unless
 // it is empty, with the end of what is written in it and the records of its
 // unproven last group.
-func (s *Store) readJournals(m *meta) (newest *file, used int64, tail []found, err error) {
+func (s *Store) readJournals() (newest *file, used int64, tail []found, err error) {
 	for i, f := range s.files {
 		last := i == len(s.files)-1
 		if f.end == 0 && !last {
@@ -90,59 +139,51 @@ func (s *Store) readJournals(m *meta) (newest *file, used int64, tail []found, e
 		}
 	}
 	for _, f := range s.files {
-		for _, id := range sortedKeys(f.runs) {
-			if err := f.runs[id].stream.chain(f.runs[id]); err != nil {
+		for _, num := range sortedKeys(f.runs) {
+			r := f.runs[num].replica
+			if err := s.landings[r].chain(r, f.runs[num]); err != nil {
 				return nil, 0, nil, err
 			}
-		}
-		for _, k := range f.keeps {
-			k.stream.keepNewest(k)
 		}
 	}
 	return newest, used, tail, nil
 }
 
-// index makes runs of what a scan found.
+// index makes runs of what a scan found. Records of replicas that have no line in
+// the meta are left: each was in the meta before its first one was written, so it
+// was dropped, or is wholly in its own file.
 func (s *Store) index(f *file, sc scanned) error {
-	runOf := func(id uint32, first log.Offset) (*run, error) {
-		if r := f.runs[id]; r != nil {
-			return r, nil
+	runOf := func(r *Replica, first log.Offset) *run {
+		if f.runs[r.num] == nil {
+			f.runs[r.num] = newRun(r, f, first)
 		}
-		st := s.streams[id]
-		if st == nil {
-			return nil, fmt.Errorf("entry of stream %d, which the meta does not know: %w", id, log.ErrSuspect)
-		}
-		f.runs[id] = newRun(st, f, first)
-		return f.runs[id], nil
+		return f.runs[r.num]
 	}
 	for _, e := range sc.records {
-		bits := indexBits(e.Topic, e.Flags&flagEnds != 0)
-		if e.Kind == kindKept {
-			st := s.streams[e.Stream]
-			if st == nil {
-				return fmt.Errorf("kept entry of stream %d, which the meta does not know: %w", e.Stream, log.ErrSuspect)
-			}
-			f.keeps = append(f.keeps, &kept{stream: st, offset: e.Offset, file: f, entry: indexEntry(e.place, bits), size: int32(e.size)})
+		r := s.nums[e.Replica]
+		if r == nil {
 			continue
 		}
-		r, err := runOf(e.Stream, e.Offset)
-		if err != nil {
-			return err
+		if l := s.landings[r]; e.Offset <= l.covered || e.Offset > l.limit {
+			continue
 		}
-		if e.Offset <= r.last() && r.count > 0 {
-			return fmt.Errorf("stream %q: entry %d after entry %d: %w", r.stream.name, e.Offset, r.last(), log.ErrSuspect)
+		x := runOf(r, e.Offset)
+		if e.Offset <= x.last() && x.count > 0 {
+			return fmt.Errorf("%s: entry %d after entry %d: %w", r.id, e.Offset, x.last(), log.ErrSuspect)
 		}
-		r.add(e.Offset, e.place, bits, e.Epoch, e.Time, e.size)
+		x.add(e.Offset, e.place, indexBits(e.Topic, e.Flags&flagEnds != 0), e.LAC, e.Time, e.size)
 	}
 	for _, t := range sc.lost {
-		if t.Count == 0 {
-			continue // kept entries: the stream's table of them tells
+		r := s.nums[t.Replica]
+		if r == nil {
+			continue
 		}
-		r, err := runOf(t.Stream, t.First)
-		if err != nil {
-			return err
+		l := s.landings[r]
+		first, last := max(t.First, l.covered+1), min(t.end()-1, l.limit)
+		if first > last {
+			continue
 		}
-		r.pad(t.end())
+		runOf(r, first).pad(last + 1)
 	}
 	if sc.doubt > 0 {
 		s.doubts = append(s.doubts, doubt{file: f.head.ID, place: sc.doubt})
@@ -153,96 +194,184 @@ func (s *Store) index(f *file, sc scanned) error {
 	return nil
 }
 
-// doubt is damage that may have taken entries of any stream.
+// doubt is damage that may have taken entries of any replica.
 type doubt struct {
 	file  uint64
 	place int64
 }
 
-// chain appends the run to the stream, closing a gap before it with a lost run.
-func (st *Stream) chain(r *run) error {
-	if r.last() < st.first {
-		return nil // trimmed; the file is only kept for others
+// chain appends the run to the replica, closing a gap before it with a lost run.
+func (l *landing) chain(r *Replica, x *run) error {
+	expected := l.covered + 1
+	if n := len(r.runs); n > 0 {
+		expected = r.runs[n-1].last() + 1
+	} else if x.first < expected {
+		expected = x.first
 	}
-	expected := st.first
-	if n := len(st.runs); n > 0 {
-		expected = st.runs[n-1].last() + 1
-	} else if r.first < expected {
-		expected = r.first
+	if x.first < expected {
+		return fmt.Errorf("%s: entries from %d occur twice: %w", r.id, x.first, log.ErrSuspect)
 	}
-	if r.first < expected {
-		return fmt.Errorf("stream %q: entries from %d occur twice: %w", st.name, r.first, log.ErrSuspect)
-	}
-	if r.first > expected {
-		st.store.log.Error().Str("stream", st.name).Int64("first", int64(expected)).Int64("last", int64(r.first)-1).
+	if x.first > expected {
+		r.store.log.Error().Stringer("replica", r.id).Int64("first", int64(expected)).Int64("last", int64(x.first)-1).
 			Msg("entries are missing from the journal")
-		st.runs = append(st.runs, &run{stream: st, first: expected, count: uint32(r.first - expected), ends: log.None})
+		r.runs = append(r.runs, lostRun(r, expected, x.first-1))
 	}
-	st.runs = append(st.runs, r)
+	r.runs = append(r.runs, x)
 	return nil
 }
 
-func (st *Stream) keepNewest(k *kept) {
-	i, found := slices.BinarySearchFunc(st.keeps, k, func(a, b *kept) int { return cmp.Compare(a.offset, b.offset) })
-	if found {
-		st.keeps[i] = k
-		return
-	}
-	st.keeps = slices.Insert(st.keeps, i, k)
-}
-
-// judgeTails finds each stream's last entry, and whether later ones may have
-// been lost: then nobody may append, because the offsets could be taken.
-func (s *Store) judgeTails(m *meta, tail []found) {
+// judgeTails finds each replica's last entry, and whether later ones may have been
+// lost: then nobody may append, because the offsets could be taken. Of a closed
+// one it is known where it ends.
+func (s *Store) judgeTails(tail []found) {
 	carried := map[uint32]log.Offset{}
 	for _, e := range tail {
-		if e.Kind == kindEntry {
-			carried[e.Stream] = e.Offset
-		}
+		carried[e.Replica] = e.Offset
 	}
-	for _, ms := range m.Streams {
-		st := s.streams[ms.ID]
-		st.last = st.first - 1
-		if n := len(st.runs); n > 0 {
-			st.last = st.runs[n-1].last()
-			st.epoch = max(st.epoch, st.runs[n-1].epoch)
+	for num, r := range s.nums {
+		l := s.landings[r]
+		l.last = l.covered
+		if n := len(r.runs); n > 0 {
+			l.last = max(l.last, min(r.runs[n-1].last(), l.limit))
 		}
-		end := st.last
-		if o, ok := carried[ms.ID]; ok {
-			end = o
+		if r.closeAt != nil {
+			r.doubt = false
+			continue
 		}
-		known := max(ms.Last, st.open().First-1)
-		suspect := end < known
-		if _, ok := carried[ms.ID]; !ok {
+		end := l.last
+		if o, ok := carried[num]; ok {
+			end = max(end, o)
+		}
+		suspect := end < r.line.Held
+		if _, ok := carried[num]; !ok {
 			for _, d := range s.doubts {
-				suspect = suspect || !st.provenAfter(d)
+				suspect = suspect || !r.provenAfter(d)
 			}
 			if len(s.missing) > 0 {
-				suspect = suspect || !st.provenAfter(doubt{file: slices.Max(s.missing)})
+				suspect = suspect || !r.provenAfter(doubt{file: slices.Max(s.missing)})
 			}
 		}
-		if suspect && !st.suspect {
-			s.log.Error().Str("stream", st.name).Int64("last", int64(end)).Int64("known", int64(known)).
-				Msg("entries after the last one found may be lost: the stream is suspect and takes no writer")
-			st.suspect = true
+		if suspect && !r.doubt {
+			s.log.Error().Stringer("replica", r.id).Int64("last", int64(end)).Int64("known", int64(r.line.Held)).
+				Msg("entries after the last one found may be lost: the replica is suspect and takes no appends")
+			r.doubt = true
 		}
 	}
 }
 
-// provenAfter says whether an entry of the stream lies behind the damage, so
-// that offsets tell what was lost in it.
-func (st *Stream) provenAfter(d doubt) bool {
-	if len(st.runs) == 0 {
+// provenAfter says whether an entry of the replica lies behind the damage, so that
+// offsets tell what was lost in it.
+func (r *Replica) provenAfter(d doubt) bool {
+	if len(r.runs) == 0 {
 		return false
 	}
-	r := st.runs[len(st.runs)-1]
+	x := r.runs[len(r.runs)-1]
 	switch {
-	case r.file == nil || r.file.head.ID < d.file:
+	case x.file == nil || x.file.head.ID < d.file:
 		return false
-	case r.file.head.ID > d.file:
+	case x.file.head.ID > d.file:
 		return true
 	}
-	return r.index != nil && indexPlace(r.index[len(r.index)-1]) > d.place
+	return x.index != nil && indexPlace(x.index[len(x.index)-1]) > d.place
+}
+
+// settle makes the machine of a replica that has a line in the meta, from what was
+// found.
+func (r *Replica) settle() error {
+	first := r.desc.First
+	l := r.store.landings[r]
+	last := l.covered
+	if n := len(r.runs); n > 0 {
+		last = max(last, min(r.runs[n-1].last(), l.limit))
+	}
+	state := fresh(&r.desc)
+	state.Last, state.Fence, state.LAC = last, r.asked, r.line.LAC
+	if r.file != nil {
+		state.LAC = max(state.LAC, r.file.head.LAC)
+	}
+	for _, x := range r.runs {
+		state.LAC = max(state.LAC, x.lac)
+		if x.lost == 0 {
+			continue
+		}
+		if x.file == nil {
+			r.damage = r.damage.add(Range{x.first, x.last()})
+			continue
+		}
+		if err := r.store.needElements(x); err != nil {
+			return err
+		}
+		for i, e := range x.index {
+			if indexPlace(e) == 0 {
+				o := x.first + log.Offset(i)
+				r.damage = r.damage.add(Range{o, o})
+			}
+		}
+	}
+	r.damage = r.damage.cut(first, last)
+	if e := r.closeAt; e != nil {
+		state.Closed, state.End, state.EndLSO = true, e.last, e.lso
+	}
+	state.Suspect = r.doubt || len(r.damage) > 0 && len(r.desc.Members) > 1
+	if len(r.damage) > 0 {
+		r.store.log.Error().Stringer("replica", r.id).Int64("first", int64(r.damage[0].First)).Int("stretches", len(r.damage)).
+			Msg("entries of the replica are damaged")
+	}
+	shown := max(min(state.LAC, last), first-1)
+	if state.Closed {
+		shown = last
+	}
+	var err error
+	if r.lso, r.ends, err = r.transactions(shown, last); err != nil {
+		return err
+	}
+	state.LSO = r.lso
+	if n := len(r.ends); n > 0 {
+		state.LSO = r.ends[n-1]
+	}
+	if state.Closed && last == state.End {
+		state.LSO, r.lso, r.ends = state.EndLSO, state.EndLSO, nil
+	}
+	r.m = quorum.NewReplica(state)
+	return nil
+}
+
+// transactions finds the newest end of a transaction up to shown, and all behind
+// it up to last.
+func (r *Replica) transactions(shown, last log.Offset) (lso log.Offset, ends []log.Offset, err error) {
+	for _, x := range slices.Backward(r.runs) {
+		if x.ends == log.None || x.file == nil {
+			continue
+		}
+		if x.last() <= shown {
+			slices.Reverse(ends)
+			return x.ends, ends, nil
+		}
+		if err := r.store.needElements(x); err != nil {
+			return 0, nil, err
+		}
+		for i, e := range slices.Backward(x.index) {
+			o := x.first + log.Offset(i)
+			if e&endsBit == 0 || o > last {
+				continue
+			}
+			if o <= shown {
+				slices.Reverse(ends)
+				return o, ends, nil
+			}
+			ends = append(ends, o)
+		}
+	}
+	lso = r.desc.FirstLSO
+	if r.file != nil {
+		if o := r.file.head.LSO; o <= shown {
+			lso = max(lso, o)
+		} else if o <= last {
+			ends = append(ends, o)
+		}
+	}
+	slices.Reverse(ends)
+	return lso, ends, nil
 }
 
 // openSpares takes over pre-written files of the right size and removes others.
@@ -313,17 +442,24 @@ func (s *Store) resume(newest *file, used int64, tail []found) error {
 			if _, err := newest.handle.ReadAt(payload, e.place+recordHeader); err != nil && !errors.Is(err, io.EOF) {
 				return err
 			}
-			st := s.streams[e.Stream]
-			if st == nil {
-				return fmt.Errorf("%s: entry of stream %d, which the meta does not know: %w", newest.name, e.Stream, log.ErrSuspect)
+			r := s.nums[e.Replica]
+			if r == nil {
+				continue
 			}
-			if e.Kind == kindEntry {
-				if err := st.expect(e.Offset); err != nil {
-					return err
-				}
+			l := s.landings[r]
+			if e.Offset <= l.covered || e.Offset > l.limit {
+				continue
 			}
-			carry.add(st, &e.record, payload)
+			if err := l.expect(r, e.Offset); err != nil {
+				return err
+			}
+			carry.add(r, &e.record, payload)
 		}
+		if carry.empty() {
+			carry = nil
+		}
+	}
+	if carry != nil {
 		size = carry.sealedSize(0)
 	}
 	spare, err := s.spareForOpen(dataStart+max(size, page), newest, used)
@@ -346,7 +482,10 @@ func (s *Store) resume(newest *file, used int64, tail []found) error {
 		s.prevAt, s.at = dataStart, dataStart+size
 		s.prev = slices.Clone(carry.touched)
 		s.mu.Lock()
-		s.publishLocked(carry, dataStart, groupFixed+touchSize*len(carry.touched))
+		s.placeLocked(carry, dataStart, groupFixed+touchSize*len(carry.touched))
+		for _, r := range carry.replicas {
+			r.touchedIn = nil
+		}
 		s.mu.Unlock()
 		s.unproven = true
 	}
@@ -356,17 +495,17 @@ func (s *Store) resume(newest *file, used int64, tail []found) error {
 	return s.retire(newest)
 }
 
-// expect prepares the stream for a carried entry: what is missing before it was
+// expect prepares the replica for a carried entry: what is missing before it was
 // lost to damage.
-func (st *Stream) expect(o log.Offset) error {
-	want := max(st.next, st.last+1)
+func (l *landing) expect(r *Replica, o log.Offset) error {
+	want := max(l.next, l.last+1)
 	if o < want {
-		return fmt.Errorf("stream %q: entry %d where %d should come: %w", st.name, o, want, log.ErrSuspect)
+		return fmt.Errorf("%s: entry %d where %d should come: %w", r.id, o, want, log.ErrSuspect)
 	}
 	if o > want {
-		st.runs = append(st.runs, &run{stream: st, first: want, count: uint32(o - want), ends: log.None})
+		r.runs = append(r.runs, lostRun(r, want, o-1))
 	}
-	st.next = o + 1
+	l.next = o + 1
 	return nil
 }
 
@@ -394,8 +533,8 @@ func (s *Store) retire(f *file) error {
 }
 
 // spareForOpen is takeSpare before Run. On a full disk it gives back what the
-// newest file never used, and makes do with the reserve or a smaller file: a node that can be
-// read, and whose cursors move, can find space again by retention.
+// newest file never used, and makes do with the reserve or a smaller file: a node that
+// runs can be read, and finds space again when segments are given up.
 func (s *Store) spareForOpen(size int64, newest *file, used int64) (*file, error) {
 	for i, f := range s.spares {
 		if f.size >= size {
@@ -424,20 +563,5 @@ func (s *Store) spareForOpen(size int64, newest *file, used int64) (*file, error
 		if bytes == size {
 			return nil, err
 		}
-	}
-}
-
-// findLSO looks for the newest entry that ends a transaction.
-func (st *Stream) findLSO() {
-	st.lso = log.None
-	for i := len(st.runs) - 1; i >= 0; i-- {
-		if r := st.runs[i]; r.ends != log.None {
-			st.lso = r.ends
-			return
-		}
-	}
-	if st.first > 0 {
-		// Retention only ever cuts behind the end of a transaction.
-		st.lso = st.first - 1
 	}
 }
