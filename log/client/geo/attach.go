@@ -191,7 +191,7 @@ func (r *reader) try(ctx context.Context, seg *meta.Segment) (*session, error) {
 			cmp.Compare(r.spread(a.Name), r.spread(b.Name)))
 	})
 	var errs []error
-	suspects, asked, nearby := 0, 0, false
+	suspects, absent, asked, nearby := 0, 0, 0, false
 	for _, n := range nodes {
 		away := far(r.client.cfg.City, n.City) == 1
 		nearby = nearby || !away
@@ -220,6 +220,9 @@ func (r *reader) try(ctx context.Context, seg *meta.Segment) (*session, error) {
 		if isReply(err) && errors.Is(err, log.ErrTrimmed) || isReply(err) && errors.Is(err, log.ErrProtocol) {
 			return nil, &finalError{err}
 		}
+		if errors.Is(err, log.ErrElsewhere) {
+			absent++
+		}
 		if errors.Is(err, log.ErrSuspect) {
 			r.shun(n.Name, err, 30*time.Second)
 			suspects++
@@ -233,6 +236,8 @@ func (r *reader) try(ctx context.Context, seg *meta.Segment) (*session, error) {
 	switch {
 	case suspects > 0 && suspects == asked && asked == len(nodes):
 		return nil, &finalError{err}
+	case !seg.Closed && asked > 0 && absent == asked:
+		return nil, fmt.Errorf("%w: %w", errNotThere, err) // its writer has not come to them yet
 	case err == nil:
 		err = errors.New("none of its nodes is registered")
 	}

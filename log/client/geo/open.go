@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -174,37 +175,27 @@ func (o *outlook) learn(st *meta.Stream) {
 // whether they are there, but for those that known speaks about. What can't be
 // learned stays as it was, but for nodes that do not answer.
 func (o *outlook) refresh(ctx context.Context, known map[string]bool) {
-	var all sync.WaitGroup
-	defer all.Wait()
 	c := o.client
 	if st, err := c.book.stream(ctx, o.stream.Name); err == nil {
 		o.learn(&st)
 	}
-	nodes, err := c.book.list(ctx, nodesFor)
+	all, err := c.book.list(ctx, nodesFor)
 	if err != nil {
 		return
 	}
-	var list []quorum.Candidate
-	var mu sync.Mutex
-	for _, n := range nodes {
-		if n.Witness || n.Drained {
-			continue
-		}
-		i := len(list)
-		list = append(list, quorum.Candidate{Member: quorum.Member{Node: n.Name, UUID: n.UUID, City: n.City}})
+	nodes := slices.DeleteFunc(slices.Clone(all), func(n meta.Node) bool { return n.Witness || n.Drained })
+	slices.SortFunc(nodes, func(a, b meta.Node) int { return cmp.Compare(a.Name, b.Name) })
+	list := make([]quorum.Candidate, len(nodes))
+	var probes sync.WaitGroup
+	for i, n := range nodes {
+		list[i].Member = quorum.Member{Node: n.Name, UUID: n.UUID, City: n.City}
 		if here, ok := known[n.Name]; ok {
 			list[i].Reachable = here
 			continue
 		}
-		all.Go(func() {
-			here := c.answers(ctx, n)
-			mu.Lock()
-			defer mu.Unlock()
-			list[i].Reachable = here
-		})
+		probes.Go(func() { list[i].Reachable = c.answers(ctx, n) })
 	}
-	all.Wait()
-	slices.SortFunc(list, func(a, b quorum.Candidate) int { return compare(a.Node, b.Node) })
+	probes.Wait()
 	o.view.Nodes = list
 }
 
@@ -218,16 +209,6 @@ func (c *Client) answers(ctx context.Context, n meta.Node) bool {
 	}
 	s.close()
 	return true
-}
-
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // pause is a wait that grows up to a second.

@@ -152,7 +152,8 @@ func (r *reader) comeBack(ctx context.Context, err error) *session {
 			return nil
 		}
 		if errors.Is(err, errNotThere) {
-			lost = time.Now() // nothing is wrong: the writer has not come yet
+			// Nothing is wrong: the writer has not come yet.
+			lost, pause.next = time.Now(), min(pause.next, 200*time.Millisecond)
 		}
 		if time.Since(lost) > r.client.cfg.ReconnectFor {
 			r.fail(fmt.Errorf("reader of stream %q: no node for %v: %w: %w", r.stream, r.client.cfg.ReconnectFor, log.ErrUnavailable, err))
