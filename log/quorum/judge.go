@@ -85,13 +85,10 @@ func (w *Writer) Decide(now time.Duration, v *View) Move {
 	keep := pick(w.desc.Members, live)
 	members, err := v.choose(w.desc.Stream, keep, rule, slow)
 	if err != nil {
-		if met && !w.tooLarge() {
-			return Move{} // the present members do, and better ones there are none
+		if met {
+			return Move{} // the present members do, and other ones would not
 		}
-		if !met {
-			return w.blocked(now, v, slow)
-		}
-		members = w.desc.Members
+		return w.blocked(now, v, slow)
 	}
 	same := slices.Equal(members, w.desc.Members) && w.desc.Protected == full
 	reason := ""

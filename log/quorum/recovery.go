@@ -33,7 +33,8 @@ type Recovery struct {
 	desc    Descriptor
 	epoch   log.Epoch
 	quorum  Quorum
-	way     *Quorum // the weaker rule that is enough, when policy allows one
+	way     *Quorum // the weaker rule that is enough, when the stream is degraded
+	rest    bool    // what the members that are left hold is enough
 	members []sealed
 	empty   bool     // there is no open segment, only one to be opened behind desc
 	open    *Advance // proposed, outcome not known
@@ -227,7 +228,8 @@ func (r *Recovery) Ready() (partial, ok bool) {
 	if last < r.desc.First || r.quorum.Ack(set) {
 		return false, true
 	}
-	return true, r.way != nil && r.way.Ack(set)
+	set &= r.in(sealHere) // less than the rule has to be there to be seen
+	return true, set != 0 && (r.rest || r.way != nil && r.way.Ack(set))
 }
 
 // Close is what Ready allows.
@@ -263,28 +265,31 @@ func pick(members []Member, set uint64) []Member {
 // members, or for nodes to open the next segment on. Call it after each report
 // and at least every graceAfter/4.
 //
-// A segment whose rule can't be met any more, by the members that are left, is
-// closed PARTIAL: at once where the stream is degraded, else graceAfter after it
-// could be if the next segment will have the full rule again.
+// A segment whose rule the members that are left can't meet is closed PARTIAL: at
+// once where the stream is degraded, by what is left of the rule; else after
+// graceAfter, if the next segment can be opened and all members that can be
+// reached have everything (4 graceAfter: one has). A stream that blocks thus
+// waits until its full rule is possible again, with other nodes perhaps.
 func (r *Recovery) Decide(now time.Duration, v *View, graceAfter time.Duration) Move {
 	if r.err != nil || r.open != nil || r.done {
 		return Move{}
 	}
 	plan, err := v.Plan(r.desc.Stream, r.desc.Members)
-	way, _ := v.without(r.desc.Rule)
-	if r.waiting && err == nil && r.Covered() && now-r.waitSince >= graceAfter {
-		for _, c := range way.sorted() {
-			if !r.hears(c) {
-				way = way.Without(c)
-			}
-		}
-		if way.Total > 1 {
-			way.Total = max(1, min(way.Total, bits.OnesCount64(r.in(sealHere))))
+	r.way = nil
+	if way, full := v.without(r.desc.Rule); !full {
+		if q, err := way.Of(r.desc.Members); err == nil {
+			r.way = &q
 		}
 	}
-	r.way = nil
-	if q, err := way.Of(r.desc.Members); err == nil && !r.empty {
-		r.way = &q
+	last, _, covered := r.End()
+	waited := time.Duration(0)
+	if r.waiting {
+		waited = now - r.waitSince
+	}
+	if err == nil && covered && waited >= graceAfter {
+		r.rest = r.in(sealHere)&^r.holders(last) == 0 || waited >= 4*graceAfter
+	} else {
+		r.rest = false
 	}
 	if _, ok := r.Ready(); ok && err == nil {
 		return Move{Verb: Roll, Plan: plan, Reason: plan.Reason}
@@ -292,7 +297,6 @@ func (r *Recovery) Decide(now time.Duration, v *View, graceAfter time.Duration) 
 	if !r.waiting {
 		r.waiting, r.waitSince = true, now
 	}
-	waited := now - r.waitSince
 	if err != nil && v.DegradeAfter > 0 && waited >= v.DegradeAfter {
 		if city, ok := v.dispensable(r.desc.Stream, nil); ok {
 			return Move{Verb: Degrade, City: city, Reason: "the rule could not be met for " + waited.String()}
@@ -302,16 +306,6 @@ func (r *Recovery) Decide(now time.Duration, v *View, graceAfter time.Duration) 
 		return Move{Verb: Blocked, Reason: "not enough members of the last segment, or nodes for the next one, can be reached"}
 	}
 	return Move{}
-}
-
-// hears: a member of that city is sealed and connected.
-func (r *Recovery) hears(city string) bool {
-	for s := r.in(sealHere); s != 0; s &= s - 1 {
-		if r.desc.Members[bits.TrailingZeros64(s)].City == city {
-			return true
-		}
-	}
-	return false
 }
 
 // Propose fixes the close and gives the Advance for the metadata, opening the
