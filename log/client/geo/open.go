@@ -75,6 +75,13 @@ func (c *Client) own(ctx context.Context, stream string) (*meta.Stream, error) {
 			return nil, fmt.Errorf("own: %w", err)
 		}
 		policy, err := c.policy(ctx)
+		if errors.Is(err, errForming) {
+			select {
+			case <-time.After(50 * time.Millisecond):
+				continue
+			case <-ctx.Done():
+			}
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -89,6 +96,9 @@ func (c *Client) do(ctx context.Context, cmd meta.Command) (meta.Result, error) 
 	return c.meta.Do(ctx, cmd)
 }
 
+// errForming: not all nodes of the cluster have come yet.
+var errForming = fmt.Errorf("the cluster is not complete yet, so it can't be said which nodes a stream needs: %w", log.ErrUnavailable)
+
 // policy of a stream that is made now.
 func (c *Client) policy(ctx context.Context) (meta.Policy, error) {
 	if c.cfg.Policy != nil {
@@ -97,6 +107,19 @@ func (c *Client) policy(ctx context.Context) (meta.Policy, error) {
 	nodes, err := c.meta.Nodes(ctx)
 	if err != nil {
 		return meta.Policy{}, fmt.Errorf("nodes of the cluster: %w", err)
+	}
+	// A rule made of the first nodes to come would ask too little for ever.
+	for _, address := range c.cfg.Nodes {
+		status, err := c.meta.Status(ctx, address)
+		if err != nil {
+			continue
+		}
+		for _, v := range status.Voters {
+			if len(status.Voters) > 1 && !slices.ContainsFunc(nodes, func(n meta.Node) bool { return n.Name == v.Name }) {
+				return meta.Policy{}, fmt.Errorf("node %q: %w", v.Name, errForming)
+			}
+		}
+		break
 	}
 	p := meta.Policy{Loss: meta.LossBlock}
 	cities := map[string]int{}
@@ -107,7 +130,7 @@ func (c *Client) policy(ctx context.Context) (meta.Policy, error) {
 	}
 	switch len(cities) {
 	case 0:
-		return p, fmt.Errorf("no node of the cluster stores entries: %w", log.ErrUnavailable)
+		return p, fmt.Errorf("no node that stores entries: %w", errForming)
 	case 1:
 		p.Rule.Total = 1
 	default:
