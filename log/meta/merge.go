@@ -125,9 +125,7 @@ func (st *stream) merge(v *View, replicas []Replica) error {
 		if s := st.open(); s != nil && n == s.Segment || n < st.NextSegment && (s == nil || n < s.Segment) {
 			continue // known, or retention took it
 		}
-		if d.First < st.NextFirst {
-			continue // opened before what is known ends, and dropped while empty
-		}
+		st.retract(d.First)
 		if err := st.reach(v, d, byNumber); err != nil {
 			return err
 		}
@@ -186,8 +184,22 @@ func (st *stream) reopen() {
 	}
 }
 
+// retract takes back ends that a segment which starts at first contradicts.
+func (st *stream) retract(first log.Offset) {
+	for s := st.live.last(0); s != nil && (s.First > first || s.Closed && s.Last >= first); s = st.live.last(0) {
+		if s.First < first {
+			st.cut(s.Segment + 1)
+			st.reopen()
+			return
+		}
+		st.cut(s.Segment)
+	}
+}
+
 // reach makes the stream end where d starts. Segments that no survivor has are a
-// hole: listed, held by nobody.
+// hole: listed, held by nobody. Whether a number that is missing was a segment
+// with entries, or one that stayed empty, is known only where the entries before
+// it are of the same writer, whose entries are the same in every segment.
 func (st *stream) reach(v *View, d quorum.Descriptor, replicas map[uint32][]Replica) error {
 	if s := st.live.last(0); s != nil && s.Closed && s.Last >= d.First {
 		return fmt.Errorf("segment %d starts at %d, inside segment %d: %w", d.Segment, d.First, s.Segment, log.ErrSuspect)
@@ -201,7 +213,12 @@ func (st *stream) reach(v *View, d quorum.Descriptor, replicas map[uint32][]Repl
 					last, lso = r.ClosedLast, r.ClosedLSO
 					break
 				}
-				last = max(last, min(r.LAC, d.First-1))
+				if last = max(last, min(r.LAC, d.First-1)); d.Epoch == s.Epoch && !r.Suspect && r.Last >= d.First-1 {
+					last = d.First - 1
+				}
+			}
+			if last == d.First-1 {
+				lso = d.FirstLSO
 			}
 		}
 		st.shut(v, last, lso, replicas[s.Segment])
