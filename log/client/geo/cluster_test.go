@@ -24,14 +24,17 @@ import (
 // they do with a segment is quorum.Replica's; they can be stopped, cut off, and
 // slowed in ways that a real node can't be told to.
 type cluster struct {
-	t     *testing.T
+	t     testing.TB
 	meta  *meta.Server
 	nodes []*memoryNode
 }
 
 type place struct{ name, city string }
 
-func newCluster(t *testing.T, places ...place) *cluster {
+// witness is a place of a node that stores nothing.
+var witness = place{"w", "w"}
+
+func newCluster(t testing.TB, places ...place) *cluster {
 	t.Helper()
 	server, err := meta.New(meta.Config{Dir: t.TempDir(), Node: "m", Cluster: []meta.Peer{{Name: "m", Address: "127.0.0.1:1"}}, Log: zerolog.Nop()})
 	if err != nil {
@@ -54,7 +57,7 @@ func newCluster(t *testing.T, places ...place) *cluster {
 		n := newMemoryNode(t, p.name, p.city, server)
 		c.nodes = append(c.nodes, n)
 		if _, err := server.Do(ctx, meta.Command{Now: time.Now().UTC(), Register: &meta.Register{Node: meta.Node{
-			Name: p.name, UUID: n.uuid, City: p.city, Address: n.address,
+			Name: p.name, UUID: n.uuid, City: p.city, Address: n.address, Witness: p == witness,
 		}}}); err != nil {
 			t.Fatal(err)
 		}
@@ -118,7 +121,7 @@ type part struct {
 	entries []wire.Stored
 }
 
-func newMemoryNode(t *testing.T, name, city string, m *meta.Server) *memoryNode {
+func newMemoryNode(t testing.TB, name, city string, m *meta.Server) *memoryNode {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

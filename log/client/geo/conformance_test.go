@@ -1,7 +1,11 @@
 package client_test
 
 import (
+	"fmt"
+	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -12,7 +16,17 @@ import (
 	"github.com/twinspan/twinspan/log/quorum"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if name, delay, ok := strings.Cut(os.Getenv(sinkEnv), ","); ok {
+		d, err := time.ParseDuration(delay)
+		if err == nil {
+			err = sink(name, d)
+		}
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func TestConformance(t *testing.T) {
 	for _, c := range []struct {
