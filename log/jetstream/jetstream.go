@@ -24,12 +24,17 @@ type Log struct {
 	cfg    Config
 	closed chan struct{} // closed by Close
 	once   sync.Once
+	// shared lets a stream take the subjects of every epoch, as a server does
+	// that has not heard of the latest one yet. Set only by tests.
+	shared bool
 
 	mu   sync.Mutex
 	nc   *nats.Conn // nil until the first use
 	js   js.JetStream
 	kv   js.KeyValue
 	open map[interface{ Close() error }]struct{} // writers and readers
+	// tails are the newest entries known to count, by token.
+	tails map[string]tail
 }
 
 // New checks the configuration.
@@ -38,7 +43,7 @@ func New(cfg Config) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Log{cfg: cfg, closed: make(chan struct{}), open: map[interface{ Close() error }]struct{}{}}, nil
+	return &Log{cfg: cfg, closed: make(chan struct{}), open: map[interface{ Close() error }]struct{}{}, tails: map[string]tail{}}, nil
 }
 
 // Close ends the writers and readers of this Log, without waiting for what they

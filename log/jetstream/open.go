@@ -88,6 +88,9 @@ func (l *Log) streamConfig(n names, e log.Epoch) js.StreamConfig {
 		Retention: js.LimitsPolicy, Discard: js.DiscardNew, MaxMsgs: -1, MaxBytes: -1, MaxMsgsPerSubject: -1, MaxMsgSize: -1,
 		DenyDelete: true, Metadata: map[string]string{"twinspan.stream": n.stream},
 	}
+	if l.shared {
+		c.Subjects = []string{n.base + ".>"}
+	}
 	if l.cfg.Cluster != "" || len(l.cfg.Tags) > 0 {
 		c.Placement = &js.Placement{Cluster: l.cfg.Cluster, Tags: l.cfg.Tags}
 	}
@@ -139,6 +142,9 @@ func (l *Log) fence(ctx context.Context, n names) (tail, error) {
 // keeps messages of a fenced writer that are still under way from getting in
 // between the new one's; that they would not count if they did is the fence's work.
 func (l *Log) takeOver(ctx context.Context, n names, e log.Epoch) error {
+	if l.shared {
+		return nil
+	}
 	return l.try(ctx, func(ctx context.Context, api js.JetStream) error {
 		s, err := api.Stream(ctx, n.js)
 		if err != nil {

@@ -63,20 +63,26 @@ func (l *Log) openReader(ctx context.Context, n names, o log.ReaderOptions) (*re
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &reader{
 		log: l, names: n, options: o, cancel: cancel, next: o.From, bounds: b, last: t.last,
-		fence: start.opened, changed: make(chan struct{}),
+		limits: map[log.Epoch]log.Offset{}, changed: make(chan struct{}),
 	}
 	r.options.Topics = slices.Clone(o.Topics)
 	if err := l.adopt(r); err != nil {
 		cancel()
 		return nil, err
 	}
-	p := &pull{log: l, names: n, filters: r.filters(), next: start.seq, room: r.room, take: r.take}
+	p := &pull{log: l, names: n, next: start.seq, room: r.room, take: r.takeFiltered}
+	for _, topic := range r.options.Topics {
+		if s := n.topic(topic); !slices.Contains(p.filters, s) {
+			p.filters = append(p.filters, s)
+		}
+	}
+	if len(p.filters) == 0 {
+		r.chain = chain{fence: start.opened, epoch: start.epoch, seq: start.seq - 1, next: o.From}
+		p.take = r.take
+	}
 	r.loops.Go(func() { r.fail(p.run(ctx)) })
 	if r.scouted() {
-		s := &scout{reader: r, fence: t.opened}
-		// From the newest message on, which tells again what is known.
-		sp := &pull{log: l, names: n, bare: true, next: max(t.seq, 1), room: s.room, take: s.take}
-		r.loops.Go(func() { r.fail(sp.run(ctx)) })
+		r.loops.Go(func() { r.fail(r.scout(ctx, t)) })
 	} else {
 		r.loops.Go(func() { r.refresh(ctx) })
 	}
@@ -85,39 +91,32 @@ func (l *Log) openReader(ctx context.Context, n names, o log.ReaderOptions) (*re
 
 func onlySchema(topics []log.Topic) bool { return len(topics) == 1 && topics[0] == log.TopicSchema }
 
-// reader receives ahead of its user, within a window.
+// reader receives ahead of its user, within a window. With all topics it sees
+// which entries count. With some, what it receives is held against what its
+// scout sees.
 type reader struct {
 	log     *Log
 	names   names
 	options log.ReaderOptions
 	cancel  context.CancelFunc
 	loops   sync.WaitGroup
-	fence   uint64 // sequence of the newest fence received; of the receiving loop
+	chain   chain // of the receiving loop
 
 	mu      sync.Mutex
-	bounds  log.Bounds
+	bounds  log.Bounds               // of entries that count
 	last    map[log.Topic]log.Offset // newest entry of each topic, up to bounds.LAC
-	next    log.Offset               // every wanted entry below it was received
-	queue   []log.Entry              // bounded by the window
+	limits  map[log.Epoch]log.Offset // the last entry that counts, of epochs that are over
+	next    log.Offset               // every wanted entry below it was handed out
+	queue   []queued                 // bounded by the window
 	held    int64                    // bytes of queue
 	closed  bool
 	err     error         // the end, once the queue is empty
 	changed chan struct{} // closed and replaced at each change
 }
 
-// filters are the subjects of the topics wanted, and the fences: they tell which
-// entries count.
-func (r *reader) filters() []string {
-	if len(r.options.Topics) == 0 {
-		return nil
-	}
-	out := []string{r.names.fences()}
-	for _, t := range r.options.Topics {
-		if s := r.names.topic(t); !slices.Contains(out, s) {
-			out = append(out, s)
-		}
-	}
-	return out
+type queued struct {
+	log.Entry
+	opened uint64 // sequence of its writer's fence
 }
 
 // scouted says that the entries wanted do not tell by themselves how far the
@@ -137,68 +136,74 @@ func (r *reader) room(ctx context.Context) (int64, error) {
 	return window - r.held, nil
 }
 
-// take checks one message and queues it.
+// take checks one message of all topics and queues it.
 func (r *reader) take(m message) error {
-	all := len(r.options.Topics) == 0
+	counts, err := r.chain.step(m)
+	if err != nil {
+		return r.gap(err, r.chain.next)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	k := &m.mark
-	if k.fence {
-		if k.opened > r.fence {
-			return fmt.Errorf("the fence before message %d of %s is missing: %w", m.seq, r.names.js, log.ErrSuspect)
-		}
-		if all && k.offset != r.next-1 {
-			return r.gapLocked(m)
-		}
-		r.fence = m.seq
-		r.learnLocked(k)
-		return nil
+	if counts || m.mark.fence {
+		r.learnLocked(&m.mark)
 	}
-	if k.opened < r.fence {
-		return nil // of a writer that was fenced: it does not count
+	if counts {
+		r.queueLocked(m)
 	}
-	if k.opened > r.fence {
-		return fmt.Errorf("the fence before message %d of %s is missing: %w", m.seq, r.names.js, log.ErrSuspect)
-	}
-	if k.offset < r.next || all && k.offset != r.next {
-		return r.gapLocked(m)
-	}
-	r.next = k.offset + 1
-	r.learnLocked(k)
-	r.queue = append(r.queue, log.Entry{
-		Offset: k.offset, Topic: k.topic, Epoch: k.epoch, AppendedAt: k.time, EndsTransaction: k.ends, Payload: m.payload,
-	})
-	r.held += int64(len(m.payload)) + 512
-	r.wakeLocked()
 	return nil
 }
 
-// gapLocked says why an entry is missing. The lock is released meanwhile.
-func (r *reader) gapLocked(m message) error {
-	want := r.next
-	r.mu.Unlock()
-	defer r.mu.Lock()
+// takeFiltered queues one message of the topics wanted; whether it counts turns
+// out when its turn comes.
+func (r *reader) takeFiltered(m message) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if m.mark.offset >= r.options.From {
+		r.queueLocked(m)
+	}
+	return nil
+}
+
+func (r *reader) queueLocked(m message) {
+	k := &m.mark
+	r.queue = append(r.queue, queued{log.Entry{
+		Offset: k.offset, Topic: k.topic, Epoch: k.epoch, AppendedAt: k.time, EndsTransaction: k.ends, Payload: m.payload,
+	}, k.opened})
+	r.held += int64(len(m.payload)) + 512
+	r.wakeLocked()
+}
+
+func (r *reader) dropLocked() {
+	r.held -= int64(len(r.queue[0].Payload)) + 512
+	r.queue[0] = queued{}
+	r.queue = r.queue[1:]
+	r.wakeLocked()
+}
+
+// gap says why messages are missing: retention took them, or nobody knows.
+func (r *reader) gap(err error, want log.Offset) error {
+	if !errors.Is(err, errHole) {
+		return fmt.Errorf("stream %q: %w", r.names.stream, err)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), r.log.cfg.RequestTimeout)
 	defer cancel()
-	first, err := r.log.trimmed(ctx, r.names)
-	if err != nil {
-		return err
+	first, look := r.log.trimmed(ctx, r.names)
+	if look != nil {
+		return look
 	}
 	if want < first {
 		return fmt.Errorf("stream %q: entry %d is wanted, they are kept from %d on: %w", r.names.stream, want, first, log.ErrTrimmed)
 	}
-	return fmt.Errorf("stream %q: message %d holds entry %d where %d should come: %w", r.names.stream, m.seq, m.mark.offset, want, log.ErrSuspect)
+	return fmt.Errorf("stream %q: entry %d: %w: %w", r.names.stream, want, log.ErrSuspect, err)
 }
 
-// learnLocked takes over what a mark says about the stream. Whatever a server
-// delivers is confirmed.
+// learnLocked takes over what the mark of an entry that counts, or of a fence,
+// says about the stream. Whatever a server delivers is confirmed.
 func (r *reader) learnLocked(k *mark) {
 	r.bounds.Epoch = max(r.bounds.Epoch, k.epoch)
-	if k.offset < r.bounds.LAC || k.fence && k.offset == r.bounds.LAC {
-		return
+	if k.offset > r.bounds.LAC {
+		r.bounds.LAC, r.bounds.LSO, r.last = k.offset, k.lso, k.last
 	}
-	r.bounds.LAC, r.last = k.offset, k.last
-	r.bounds.LSO = max(r.bounds.LSO, k.lso)
 	r.wakeLocked()
 }
 
@@ -224,26 +229,59 @@ func (r *reader) refresh(ctx context.Context) {
 
 // scout follows the stream's end without payloads, for a reader that leaves out
 // topics or waits for the ends of transactions.
-type scout struct {
-	*reader
-	fence uint64
+func (r *reader) scout(ctx context.Context, t tail) error {
+	for {
+		c := t.chain()
+		p := &pull{
+			log: r.log, names: r.names, bare: true, next: t.valid + 1,
+			room: func(context.Context) (int64, error) { return 1 << 20, nil },
+			take: func(m message) error { return r.see(&c, m) },
+		}
+		err := p.run(ctx)
+		if !errors.Is(err, log.ErrTrimmed) {
+			return err
+		}
+		// Retention overtook the scout; that is no matter to a reader of topics
+		// that stay. It goes on at the end.
+		if t, err = r.log.tail(ctx, r.names); err != nil {
+			return err
+		}
+		r.mu.Lock()
+		r.learnLocked(&mark{epoch: t.epoch, offset: t.offset, lso: t.lso, last: t.last})
+		r.mu.Unlock()
+	}
 }
 
-func (s *scout) room(context.Context) (int64, error) { return 1 << 20, nil }
-
-func (s *scout) take(m message) error {
-	k := &m.mark
-	switch {
-	case k.fence:
-		s.fence = max(s.fence, m.seq)
-	case k.opened < s.fence:
-		return nil
-	case k.opened > s.fence:
-		return fmt.Errorf("the fence before message %d of %s is missing: %w", m.seq, s.names.js, log.ErrSuspect)
+// see is the scout's step.
+func (r *reader) see(c *chain, m message) error {
+	before := c.epoch
+	counts, err := c.step(m)
+	if err != nil {
+		return r.gap(err, c.next)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.learnLocked(k)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if m.mark.fence {
+		r.limits[before] = m.mark.offset
+	}
+	if counts || m.mark.fence {
+		r.learnLocked(&m.mark)
+	}
+	return nil
+}
+
+// limit asks where an epoch that is over ended: the fence behind its own says it.
+func (r *reader) limit(ctx context.Context, q queued) error {
+	f, err := r.log.fenceFrom(ctx, r.names, q.opened+1)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.limits) > 1024 { // they can be asked for again
+		clear(r.limits)
+	}
+	r.limits[q.Epoch] = f.mark.offset
 	return nil
 }
 
@@ -290,20 +328,34 @@ func (r *reader) Next(ctx context.Context) (log.Entry, error) {
 		if r.options.Committed {
 			limit = r.bounds.LSO
 		}
-		if len(r.queue) > 0 {
-			e := r.queue[0]
-			if r.options.To > 0 && e.Offset >= r.options.To {
-				return log.Entry{}, io.EOF
-			}
-			if e.Offset <= limit {
-				r.queue[0] = log.Entry{}
-				r.queue = r.queue[1:]
-				r.held -= int64(len(e.Payload)) + 512
-				r.wakeLocked()
-				return e, nil
-			}
-		} else if r.finishedLocked(limit) {
+		if r.finishedLocked(limit) {
 			return log.Entry{}, io.EOF
+		}
+		if len(r.queue) > 0 {
+			q := r.queue[0]
+			counts, known := r.countsLocked(q)
+			switch {
+			case !known && q.Epoch < r.bounds.Epoch:
+				r.mu.Unlock()
+				err := r.limit(ctx, q)
+				r.mu.Lock()
+				if err != nil {
+					return log.Entry{}, err
+				}
+				continue
+			case known && !counts:
+				r.dropLocked()
+				continue
+			case known && r.options.To > 0 && q.Offset >= r.options.To:
+				return log.Entry{}, io.EOF
+			case known && q.Offset <= limit:
+				if q.Offset < r.next {
+					return log.Entry{}, fmt.Errorf("stream %q: entry %d comes again where %d should: %w", r.names.stream, q.Offset, r.next, log.ErrSuspect)
+				}
+				r.next = q.Offset + 1
+				r.dropLocked()
+				return q.Entry, nil
+			}
 		}
 		if r.err != nil {
 			return log.Entry{}, r.err
@@ -314,19 +366,29 @@ func (r *reader) Next(ctx context.Context) (log.Entry, error) {
 	}
 }
 
+// countsLocked says whether an entry counts, as far as that is known.
+func (r *reader) countsLocked(q queued) (counts, known bool) {
+	if len(r.options.Topics) == 0 {
+		return true, true // the chain let it in
+	}
+	if end, over := r.limits[q.Epoch]; over {
+		return q.Offset <= end, true
+	}
+	return true, q.Epoch == r.bounds.Epoch && q.Offset <= r.bounds.LAC
+}
+
 // finishedLocked says that no wanted entry below To is left to come. Every mark
 // names the newest entry of each topic, so that what is still to come of the
 // topics wanted is known however far away it lies, and whichever replica the
 // entries come from.
 func (r *reader) finishedLocked(limit log.Offset) bool {
 	to := r.options.To
-	if to == 0 || limit < to-1 {
-		return to > 0 && r.options.From >= to
-	}
-	if r.next >= to {
+	switch {
+	case to == 0:
+		return false
+	case r.next >= to:
 		return true
-	}
-	if len(r.options.Topics) == 0 {
+	case limit < to-1 || len(r.options.Topics) == 0:
 		return false
 	}
 	for _, t := range r.options.Topics {

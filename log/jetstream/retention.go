@@ -120,7 +120,9 @@ func (l *Log) cut(ctx context.Context, n names, t tail, first log.Offset) (log.O
 	if len(d.Cursors) == 0 {
 		return first, nil
 	}
-	keep := t.lso + 1
+	// The newest entry stays, and so does the one it names as confirmed: there
+	// the next look at the stream's end begins.
+	keep := min(t.lso+1, t.offset, t.lac)
 	for _, c := range d.Cursors {
 		keep = min(keep, c.Offset+1)
 	}

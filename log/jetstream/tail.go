@@ -80,13 +80,24 @@ type tail struct {
 	seq    uint64     // the stream's last sequence
 	opened uint64     // sequence of the newest fence; 0: the stream has had no writer
 	epoch  log.Epoch  // of that fence
-	offset log.Offset // the newest entry
+	valid  uint64     // sequence of the newest entry that counts, or of the fence
+	offset log.Offset // of that entry
+	lac    log.Offset // what its writer had seen confirmed when it sent the entry
 	lso    log.Offset
 	last   map[log.Topic]log.Offset
 }
 
-// tail finds the newest entry that counts. Entries of an epoch that lie behind the
-// fence of a later one do not: they were never confirmed, and nobody reads them.
+// chain goes on behind the newest entry that counts.
+func (t *tail) chain() chain {
+	return chain{fence: t.opened, epoch: t.epoch, seq: t.valid, next: t.offset + 1}
+}
+
+// at moves the tail to a message that counts.
+func (t *tail) at(m message) {
+	t.valid, t.offset, t.lac, t.lso, t.last = m.seq, m.mark.offset, m.mark.lac, m.mark.lso, m.mark.last
+}
+
+// tail finds the newest entry that counts.
 func (l *Log) tail(ctx context.Context, n names) (tail, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.RequestTimeout)
 	defer cancel()
@@ -105,6 +116,9 @@ func (l *Log) tail(ctx context.Context, n names) (tail, error) {
 	}
 }
 
+// tailOnce looks at the last message and the last fence. What lies between the
+// newest entry that is known to count and the last message is walked: usually
+// nothing, at most what a writer has in flight.
 func (l *Log) tailOnce(ctx context.Context, n names) (t tail, ok bool, err error) {
 	newest, err := l.get(ctx, n, map[string]any{"last_by_subj": n.base + ".>"})
 	if errors.Is(err, errNoMessage) {
@@ -119,27 +133,62 @@ func (l *Log) tailOnce(ctx context.Context, n names) (t tail, ok bool, err error
 			return tail{}, false, suspectIfMissing(err)
 		}
 	}
-	if fence.seq > newest.seq {
-		return tail{}, false, nil // a new writer came in between
+	if fence.seq > newest.seq || newest.mark.opened > fence.seq {
+		return tail{}, false, nil // a new writer came in between, or a leader that lags answered
 	}
-	at := newest
-	for !at.mark.fence && at.mark.opened != fence.seq {
-		if at.mark.opened > fence.seq {
-			return tail{}, false, nil // an answer from before its fence
-		}
-		// An entry of an older epoch behind the fence: it does not count.
-		if at, err = l.get(ctx, n, map[string]any{"seq": at.seq - 1}); err != nil {
+	t = tail{
+		seq: newest.seq, opened: fence.seq, epoch: fence.mark.epoch,
+	}
+	t.at(fence)
+	if newest.seq == fence.seq {
+		return t, true, nil
+	}
+	if known := l.knownTail(n); known.opened == t.opened && known.valid > t.valid {
+		t.valid, t.offset, t.lac, t.lso, t.last = known.valid, known.offset, known.lac, known.lso, known.last
+	}
+	// What a writer had confirmed when it sent an entry counts.
+	if k := &newest.mark; k.opened == t.opened && k.lac > t.offset {
+		at, err := l.get(ctx, n, map[string]any{"seq": t.valid + uint64(k.lac-t.offset)})
+		if err != nil {
 			return tail{}, false, suspectIfMissing(err)
 		}
+		if at.mark.fence || at.mark.offset != k.lac || at.mark.opened != t.opened {
+			return tail{}, false, fmt.Errorf("message %d is not entry %d: %w", at.seq, k.lac, log.ErrSuspect)
+		}
+		t.at(at)
 	}
-	if at.mark.fence && at.seq != fence.seq {
-		return tail{}, false, nil
+	if t.valid+1 == newest.seq && newest.mark.opened == t.opened && newest.mark.offset == t.offset+1 {
+		t.at(newest)
+	} else if t.valid < newest.seq {
+		if err := l.walk(ctx, n, &t, newest.seq); err != nil {
+			if errors.Is(err, errHole) { // retention, while we walked
+				return tail{}, false, nil
+			}
+			return tail{}, false, err
+		}
 	}
-	return tail{
-		seq: newest.seq, opened: fence.seq, epoch: fence.mark.epoch,
-		offset: at.mark.offset, lso: at.mark.lso, last: at.mark.last,
-	}, true, nil
+	l.knowTail(n, t)
+	return t, true, nil
 }
+
+// knownTail is what an earlier look found; entries that count go on counting.
+func (l *Log) knownTail(n names) tail {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.tails[n.token]
+}
+
+func (l *Log) knowTail(n names, t tail) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if old, known := l.tails[n.token]; !known && len(l.tails) >= tailsMax || old.valid > t.valid {
+		return
+	}
+	l.tails[n.token] = t
+}
+
+// tailsMax bounds the streams whose tails are remembered.
+const tailsMax = 4096
 
 func suspectIfMissing(err error) error {
 	if errors.Is(err, errNoMessage) {
