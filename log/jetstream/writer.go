@@ -259,12 +259,9 @@ func (w *writer) fail(err error) {
 	}
 	w.failing = true
 	w.loops.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		f, look := w.log.get(ctx, w.names, map[string]any{"last_by_subj": w.names.fences()})
-		switch {
-		case look == nil && f.mark.epoch > w.epoch:
-			err = fmt.Errorf("%w: epoch %d: %w", log.ErrFenced, f.mark.epoch, err)
+		switch e := w.owner(5 * time.Second); {
+		case e > w.epoch:
+			err = fmt.Errorf("%w: epoch %d: %w", log.ErrFenced, e, err)
 		case errors.Is(err, errOutOfStep):
 			err = fmt.Errorf("%w: %w", log.ErrUnavailable, err)
 		}
@@ -272,9 +269,14 @@ func (w *writer) fail(err error) {
 	})
 }
 
+// lookAfter is how long an entry may be without an answer until the writer looks
+// whether it was fenced: a message may be dropped without a word while the stream
+// changes its subjects.
+const lookAfter = time.Second
+
 // watch ends the writer when the servers stop answering.
 func (w *writer) watch() {
-	tick := time.NewTicker(w.log.cfg.AckTimeout / 8)
+	tick := time.NewTicker(min(w.log.cfg.AckTimeout/8, lookAfter/2))
 	defer tick.Stop()
 	for {
 		select {
@@ -283,13 +285,31 @@ func (w *writer) watch() {
 			return
 		}
 		w.mu.Lock()
-		late := len(w.pending) > 0 && time.Since(w.pending[0].sent) > w.log.cfg.AckTimeout
+		var late time.Duration
+		if len(w.pending) > 0 {
+			late = time.Since(w.pending[0].sent)
+		}
 		o := w.confirmed + 1
 		w.mu.Unlock()
-		if late {
+		if late > w.log.cfg.AckTimeout {
 			w.fail(fmt.Errorf("entry %d is not confirmed after %v: %w", o, w.log.cfg.AckTimeout, log.ErrUnavailable))
+		} else if late > lookAfter {
+			if e := w.owner(2 * time.Second); e > w.epoch {
+				w.end(fmt.Errorf("%w: epoch %d", log.ErrFenced, e))
+			}
 		}
 	}
+}
+
+// owner is the epoch of the stream's newest fence; 0: it could not be found out.
+func (w *writer) owner(patience time.Duration) log.Epoch {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	f, err := w.log.get(ctx, w.names, map[string]any{"last_by_subj": w.names.fences()})
+	if err != nil {
+		return 0
+	}
+	return f.mark.epoch
 }
 
 func (w *writer) wakeLocked() {
