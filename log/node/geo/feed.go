@@ -33,7 +33,11 @@ func (f *feed) read() ([]segment.Stored, error) {
 	for {
 		s, ok := f.row.at(f.q.From)
 		if ok {
-			entries, buf, next, err := s.rep.Read(f.q, f.entries, f.buf)
+			q := f.q
+			if q.Committed && f.overtaken(s) {
+				q.Committed = false
+			}
+			entries, buf, next, err := s.rep.Read(q, f.entries, f.buf)
 			f.entries, f.buf = entries, buf
 			if errors.Is(err, log.ErrElsewhere) {
 				if again, there := f.row.at(f.q.From); there && again.rep != s.rep {
@@ -63,6 +67,21 @@ func (f *feed) read() ([]segment.Stored, error) {
 			return nil, err
 		}
 	}
+}
+
+// overtaken says that the transaction which was open at the end of a closed
+// segment has ended in a later one, so that a reader of what is committed may have
+// all of it.
+func (f *feed) overtaken(s slot) bool {
+	st, _, err := s.rep.State()
+	if err != nil || !st.Closed || st.LSO >= st.Last {
+		return false
+	}
+	if b, err := f.row.bounds(); err == nil && b.LSO > st.Last {
+		return true
+	}
+	known, ok := f.node.view().Stream(f.row.stream)
+	return ok && known.NextLSO > st.Last
 }
 
 // ended says that all the reader wanted is behind it.

@@ -29,8 +29,12 @@ func (n *Node) Log() log.Log {
 			nodes = append(nodes, c.Address)
 		}
 	}
+	policy := DefaultPolicy(n.cfg.Cluster)
+	if n.cfg.Policy != nil {
+		policy = *n.cfg.Policy
+	}
 	c, err := client.New(client.Config{
-		Nodes: nodes, City: n.cfg.City, Name: n.cfg.Name, Policy: n.cfg.Policy, WindowBytes: n.cfg.WindowBytes,
+		Nodes: nodes, City: n.cfg.City, Name: n.cfg.Name, Policy: &policy, WindowBytes: n.cfg.WindowBytes,
 		SegmentBytes: n.cfg.SegmentBytes, IdleTimeout: n.cfg.IdleTimeout, Logger: n.log,
 		Dial: func(ctx context.Context, address string) (net.Conn, error) {
 			if address == n.self.Address {

@@ -41,6 +41,7 @@ type Config struct {
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 
 	FileBytes    int64 // of a journal file; 64 MiB
+	JournalBytes int64 // closed segments leave the journal while its files are larger; 1 GiB
 	SegmentBytes int64 // a writer of this process closes a segment beyond it; 1 GiB
 	// Policy of the streams that a writer of this process creates; nil: DefaultPolicy.
 	Policy         *meta.Policy
@@ -188,7 +189,7 @@ func New(cfg Config) (*Node, error) {
 		return fail(err)
 	}
 	var err error
-	n.store, err = segment.Open(segment.Config{Dir: cfg.Dir, Name: cfg.Name, FileBytes: files, FS: cfg.FS, Logger: cfg.Logger})
+	n.store, err = segment.Open(segment.Config{Dir: cfg.Dir, Name: cfg.Name, FileBytes: files, JournalBytes: cfg.JournalBytes, FS: cfg.FS, Logger: cfg.Logger})
 	if err != nil {
 		return fail(err)
 	}

@@ -154,7 +154,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	put(descRefused, prometheus.CounterValue, float64(s.Refused))
 	put(descBroken, prometheus.CounterValue, float64(s.Broken))
 	put(descDisk, prometheus.GaugeValue, float64(g.DiskBytes))
-	put(descStreams, prometheus.GaugeValue, float64(g.Streams))
+	put(descStreams, prometheus.GaugeValue, float64(len(s.Streams)))
 	put(descSuspect, prometheus.GaugeValue, float64(g.Suspect))
 	put(descTrimmed, prometheus.CounterValue, float64(g.Trimmed))
 	full := 0.0
