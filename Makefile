@@ -65,6 +65,10 @@ e2e: build servers ## end-to-end tests: built binary, real servers (RUN, SEED)
 soak: build servers ## N random histories with crashes, end to end (N, RUN, SEED)
 	SEED=$(SEED) SOAK=$(N) $(GO) test -count=1 -v -run '$(RUN)' -timeout 0 ./test/e2e
 
+.PHONY: sim
+sim: go-version ## the log's protocol in a simulated world: N schedules (default 100000), SEED, every seeded bug
+	$(GO) run ./log/sim/cmd -n $(if $(filter-out 100,$(N)),$(N),100000) $(if $(SEED),-seed $(SEED))
+
 .PHONY: demo
 demo: build ## two cities on this machine: load, crashes, and a comparison row by row (FLAVOR, KEEP, SEED)
 	@scripts/demo.sh $(FLAVOR) $(if $(KEEP),-keep) $(if $(SEED),-seed $(SEED))

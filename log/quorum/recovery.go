@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/twinspan/twinspan/log"
+	"github.com/twinspan/twinspan/log/internal/fault"
 )
 
 // Copy is a range of entries that a recovery wants on another member, in offset
@@ -131,7 +132,12 @@ func (r *Recovery) Sealed(i int, s Sealed) error {
 func (r *Recovery) Suspect(i int) { r.members[i].state = sealNone }
 
 // Foreign: under member i's name answers another directory, which holds nothing.
-func (r *Recovery) Foreign(i int) { r.members[i].state = sealNone }
+func (r *Recovery) Foreign(i int) {
+	r.members[i].state = sealNone
+	if fault.Is(fault.ForeignCounts) {
+		r.members[i] = sealed{Sealed{Last: r.desc.First - 1, LAC: log.None, LSO: r.desc.FirstLSO}, sealHere}
+	}
+}
 
 // Fenced: a node, or the metadata, knows a higher epoch. The recovery is over.
 func (r *Recovery) Fenced() error { return r.fail(log.ErrFenced) }
@@ -167,6 +173,16 @@ func (r *Recovery) End() (last, lso log.Offset, ok bool) {
 		}
 		if m.Last > last {
 			last, lso = m.Last, m.LSO
+		}
+		if fault.Is(fault.FirstLast) {
+			break
+		}
+	}
+	if fault.Is(fault.SmallestLast) {
+		for s := set; s != 0; s &= s - 1 {
+			if m := &r.members[bits.TrailingZeros64(s)]; m.Last < last {
+				last, lso = m.Last, m.LSO
+			}
 		}
 	}
 	return last, lso, true
@@ -225,7 +241,7 @@ func (r *Recovery) Ready() (partial, ok bool) {
 		return false, false
 	}
 	set := r.holders(last)
-	if last < r.desc.First || r.quorum.Ack(set) {
+	if last < r.desc.First || r.quorum.Ack(set) || fault.Is(fault.EarlyClose) {
 		return false, true
 	}
 	set &= r.in(sealHere) // less than the rule has to be there to be seen
@@ -248,6 +264,9 @@ func (r *Recovery) Close() (c Close, partial, ok bool) {
 	c = Close{Segment: r.desc.Segment, Last: last, LSO: lso}
 	if last >= r.desc.First {
 		c.Holders = pick(r.desc.Members, r.holders(last))
+		if fault.Is(fault.ClaimedHolders) {
+			c.Holders = r.desc.Members
+		}
 	}
 	return c, partial, true
 }

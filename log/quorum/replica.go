@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/twinspan/twinspan/log"
+	"github.com/twinspan/twinspan/log/internal/fault"
 )
 
 // ReplicaState is what a node knows of one segment from its own disk, at the
@@ -81,7 +82,12 @@ func (r *Replica) Fence() log.Epoch { return r.fence }
 func (r *Replica) Queued() log.Offset { return r.queued }
 
 // Last is the newest durable entry, which is the cumulative acknowledgement.
-func (r *Replica) Last() log.Offset { return r.durable }
+func (r *Replica) Last() log.Offset {
+	if fault.Is(fault.AckBeforeSync) {
+		return r.queued
+	}
+	return r.durable
+}
 
 // LSO is the newest durable entry that ends a transaction.
 func (r *Replica) LSO() log.Offset { return r.lso }
@@ -100,6 +106,9 @@ func (r *Replica) Suspect() bool { return r.suspect }
 
 // Visible is the newest entry that a reader may be shown.
 func (r *Replica) Visible() log.Offset {
+	if fault.Is(fault.BeyondLAC) || fault.Is(fault.StaleSuffix) && r.closed {
+		return r.durable
+	}
 	if r.closed {
 		return min(r.end, r.durable)
 	}
@@ -112,7 +121,7 @@ func (r *Replica) Visible() log.Offset {
 // Errors: log.ErrFenced (the epoch is not the fence, or soon will not be),
 // log.ErrClosed, log.ErrSuspect, log.ErrProtocol (a gap).
 func (r *Replica) Admit(epoch log.Epoch, o log.Offset) (fresh bool, err error) {
-	if epoch != r.fence || r.sealing != 0 {
+	if (epoch != r.fence || r.sealing != 0) && !fault.Is(fault.LowEpochAccepted) {
 		if epoch > r.fence && epoch >= r.sealing {
 			return false, fmt.Errorf("append of epoch %d, attached is %d: %w", epoch, r.fence, log.ErrProtocol)
 		}
@@ -137,11 +146,11 @@ func (r *Replica) next(o log.Offset) (bool, error) {
 	if r.suspect {
 		return false, fmt.Errorf("entry %d: %w", o, log.ErrSuspect)
 	}
-	if o < r.first || o > r.queued+1 {
+	if o < r.first || o > r.queued+1 && !fault.Is(fault.GapAccepted) {
 		return false, fmt.Errorf("entry %d, the next one is %d: %w", o, r.queued+1, log.ErrProtocol)
 	}
 	if o <= r.queued {
-		return false, nil
+		return fault.Is(fault.DuplicateStored), nil
 	}
 	r.queued = o
 	return true, nil
@@ -189,7 +198,7 @@ func (r *Replica) BeginSeal(epoch log.Epoch) error {
 	if high := max(r.fence, r.sealing); epoch < high {
 		return fmt.Errorf("seal of epoch %d, fence %d: %w", epoch, high, log.ErrFenced)
 	}
-	if epoch > r.fence {
+	if epoch > r.fence && (!fault.Is(fault.UnfencedSeal) || r.fence == 0) {
 		r.sealing = epoch
 	}
 	return nil
@@ -198,7 +207,7 @@ func (r *Replica) BeginSeal(epoch log.Epoch) error {
 // SealReady gives the epoch to make durable as the fence, once no entry of a
 // lower epoch is on its way to the disk.
 func (r *Replica) SealReady() (epoch log.Epoch, ok bool) {
-	return r.sealing, r.sealing != 0 && r.queued == r.durable
+	return r.sealing, r.sealing != 0 && (r.queued == r.durable || fault.Is(fault.SealNotAtomic))
 }
 
 // FenceDurable reports the fence on disk. A higher one asked for meanwhile is
@@ -217,10 +226,10 @@ func (r *Replica) Sealed(epoch log.Epoch) (s Sealed, ok bool, err error) {
 	if high := max(r.fence, r.sealing); epoch < high {
 		return Sealed{}, false, fmt.Errorf("seal of epoch %d, fence %d: %w", epoch, high, log.ErrFenced)
 	}
-	if epoch > r.fence {
+	if epoch > r.fence && (!fault.Is(fault.UnfencedSeal) || r.fence == 0) {
 		return Sealed{}, false, nil
 	}
-	if r.suspect {
+	if r.suspect && !fault.Is(fault.SuspectAnswers) {
 		return Sealed{}, false, fmt.Errorf("sealed at epoch %d: %w", epoch, log.ErrSuspect)
 	}
 	return Sealed{Last: r.durable, LAC: r.lac, LSO: r.lso, Closed: r.closed, End: r.end, EndLSO: r.endLSO}, true, nil
@@ -251,7 +260,7 @@ func (r *Replica) CloseReady() (end log.Offset, ok bool) {
 // CloseDurable reports the close on disk.
 func (r *Replica) CloseDurable() {
 	r.closing, r.closed = false, true
-	if r.durable > r.end {
+	if r.durable > r.end && !fault.Is(fault.StaleSuffix) {
 		r.durable, r.queued, r.lso = r.end, r.end, r.endLSO
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/twinspan/twinspan/log"
+	"github.com/twinspan/twinspan/log/internal/fault"
 )
 
 // Member is a node of a segment. A directory that was wiped and made anew under
@@ -106,7 +107,24 @@ func (q Quorum) Ack(nodes uint64) bool {
 // Covers is the rule's dual: these nodes meet every set that could confirm, so
 // what they do not have was never confirmed. Counting nodes instead would demand
 // answers from a city that is gone, or do without one that is needed.
-func (q Quorum) Covers(nodes uint64) bool { return !q.Ack(q.all &^ nodes) }
+func (q Quorum) Covers(nodes uint64) bool {
+	switch n := bits.OnesCount64(q.all); {
+	case fault.Is(fault.CountedCover):
+		return 2*bits.OnesCount64(nodes&q.all) >= n
+	case fault.Is(fault.CountedDual):
+		return bits.OnesCount64(nodes&q.all) >= n-q.least()+1
+	}
+	return !q.Ack(q.all &^ nodes)
+}
+
+// least is how many nodes an entry is on, at least, when it is confirmed.
+func (q Quorum) least() int {
+	sum := 0
+	for _, c := range q.cities {
+		sum += c.least
+	}
+	return max(q.total, sum)
+}
 
 // All is the set of all members.
 func (q Quorum) All() uint64 { return q.all }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/twinspan/twinspan/log"
+	"github.com/twinspan/twinspan/log/internal/fault"
 )
 
 // Rule says whether a set of nodes (bit i: node i) that hold an entry on disk is
@@ -65,7 +66,7 @@ func (w *Window) Reset(nodes int, rule Rule) {
 
 // Freeze keeps what is confirmed as it is: acknowledgements are noted and confirm
 // nothing until Thaw or Reset.
-func (w *Window) Freeze() { w.frozen = true }
+func (w *Window) Freeze() { w.frozen = !fault.Is(fault.AckBeyondFreeze) }
 
 // Thaw ends a freeze and reports whether more is confirmed.
 func (w *Window) Thaw() bool {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/twinspan/twinspan/log"
+	"github.com/twinspan/twinspan/log/internal/fault"
 )
 
 // MemberState is how a writer stands with one member of its segment.
@@ -179,7 +180,7 @@ func (w *Writer) InFlight() int64 { return w.window.bytes }
 func (w *Writer) Protected(o log.Offset) bool {
 	for i := len(w.spans) - 1; i >= 0; i-- {
 		if s := w.spans[i]; o >= s.from {
-			return s.protected && o <= w.window.confirmed
+			return (s.protected || fault.Is(fault.SilentDegrade)) && o <= w.window.confirmed
 		}
 	}
 	return false
@@ -242,6 +243,9 @@ func (w *Writer) Attached(i int, segment uint32, last log.Offset, now time.Durat
 	}
 	w.turn(m, Attached, now)
 	m.waiting = false
+	if fault.Is(fault.ResendSkips) && last+2 < w.window.next {
+		return last + 2, true
+	}
 	return last + 1, true
 }
 
@@ -274,7 +278,7 @@ func (w *Writer) Fence() error { return w.fail(log.ErrFenced) }
 // news. An acknowledgement of what was never appended kills the writer:
 // log.ErrProtocol.
 func (w *Writer) Acked(i int, segment uint32, last log.Offset) (bool, error) {
-	if segment != w.desc.Segment || w.err != nil {
+	if segment != w.desc.Segment && !fault.Is(fault.StaleAck) || w.err != nil {
 		return false, w.err
 	}
 	more, err := w.window.Acked(i, last)
@@ -332,6 +336,9 @@ func (w *Writer) leave(p *Plan, generation uint64) (Advance, error) {
 	}
 	c := Close{Segment: w.desc.Segment, Last: w.window.confirmed, LSO: w.window.lso, Bytes: w.window.Bytes()}
 	a := Advance{Stream: w.desc.Stream, Epoch: w.desc.Epoch, Close: &c}
+	if fault.Is(fault.CloseBelow) && c.Last > w.desc.First {
+		c.Last--
+	}
 	if c.Last >= w.desc.First {
 		c.Holders = pick(w.desc.Members, w.holders(c.Last))
 	}
@@ -373,6 +380,12 @@ func (w *Writer) Rolling() (Advance, bool) {
 func (w *Writer) Outcome(o Outcome, now time.Duration) (more bool, err error) {
 	if w.roll == nil || w.err != nil {
 		return false, w.err
+	}
+	switch {
+	case o == Unknown && fault.Is(fault.UnknownIsDone):
+		o = Done
+	case o == Unknown && fault.Is(fault.UnknownIsRefused):
+		o = Refused
 	}
 	switch {
 	case o == Fenced:

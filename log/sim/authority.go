@@ -119,7 +119,7 @@ func (w *world) apply(c *command) reply {
 		}
 		a.nodes[c.node] = c.inc
 	case cmdDrain:
-		a.drained[c.node] = !c.off
+		a.drained[c.node] = !c.off && !w.calm // a late one would hold for ever
 	case cmdHeld:
 		w.held(c, &r)
 	case cmdTrim:

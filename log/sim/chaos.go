@@ -179,13 +179,17 @@ func (w *world) rot(n *node, d *rng) {
 	if len(r.disk.ents) == 0 || r.disk.rot >= 0 {
 		return
 	}
+	o := r.disk.first + int32(d.n(len(r.disk.ents)))
+	if d.oneIn(3) {
+		o = r.disk.last()
+	}
+	if w.source(n, r.seg, o) == nil { // nobody could ever bring it back
+		return
+	}
 	if !w.survives(func(*node) bool { return false }, func(x *node, s *segment) bool { return x == n && s == r.seg }) {
 		return
 	}
-	r.disk.rot = r.disk.first + int32(d.n(len(r.disk.ents)))
-	if d.oneIn(3) {
-		r.disk.rot = r.disk.last()
-	}
+	r.disk.rot = o
 	if w.trace != nil {
 		w.tracef("n%d     entry %d of segment %d rots", n.idx, r.disk.rot, r.seg.num)
 	}

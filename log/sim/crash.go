@@ -74,19 +74,23 @@ func (w *world) reopen(n *node, r *replica) {
 	if suspect && w.bug == BugCorruptAbsent {
 		d.ents, d.rot, suspect = d.ents[:d.rot-d.first], -1, false
 	}
-	lac := int32(log.None)
-	r.lso = r.seg.firstLSO
-	if k := len(d.ents); k > 0 {
-		lac = d.ents[k-1].lac
+	lac, last := int32(log.None), d.last()
+	if suspect {
+		last = d.rot - 1 // as far as it can be read
 	}
-	for k := len(d.ents) - 1; k >= 0; k-- {
-		if d.ents[k].ends {
-			r.lso = d.first + int32(k)
+	r.lso = r.seg.firstLSO
+	for o := last; o >= d.first; o-- {
+		en := &d.ents[o-d.first]
+		if o == last {
+			lac = en.lac
+		}
+		if en.ends {
+			r.lso = o
 			break
 		}
 	}
 	r.m = quorum.NewReplica(quorum.ReplicaState{
-		First: off(d.first), Fence: log.Epoch(d.fence), Last: off(d.last()), LSO: off(r.lso), LAC: off(lac),
+		First: off(d.first), Fence: log.Epoch(d.fence), Last: off(last), LSO: off(r.lso), LAC: off(lac),
 		Closed: d.closed, End: off(d.end), EndLSO: off(d.endLSO), Suspect: suspect,
 	})
 	r.waiting, r.conn, r.fills = r.waiting[:0], 0, false

@@ -83,7 +83,7 @@ func (w *world) startRepair(s *segment) bool {
 // mend fetches the entry that is damaged on a node from one where it is not. The
 // rest of what the node has is good.
 func (w *world) mend(n *node, r *replica) bool {
-	if _, _, ok := r.m.Closed(); !ok || r.busy != opNone || r.m.Queued() != r.m.Last() || r.disk.rot < 0 || w.source(n, r.seg, r.disk.rot) == nil {
+	if _, _, ok := r.m.Closed(); !ok || r.busy != opNone || r.m.Queued() != r.m.Last() || r.disk.rot >= 0 && w.source(n, r.seg, r.disk.rot) == nil {
 		return false
 	}
 	if w.trace != nil {

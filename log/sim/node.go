@@ -388,6 +388,9 @@ func (w *world) operate(n *node, r *replica) {
 			d.ents = d.ents[:end-d.first+1]
 			r.lso = lso
 		}
+		if d.rot > end {
+			d.rot = -1
+		}
 	}
 }
 

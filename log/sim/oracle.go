@@ -240,6 +240,9 @@ func (w *world) survives(lost func(n *node) bool, damaged func(n *node, s *segme
 		} else {
 			s = w.segs[i] // proposed, and perhaps opened yet
 		}
+		if !w.curable(s, lost) {
+			return false
+		}
 		good := func(i uint8, inc uint16) bool {
 			n := &w.nodes[i]
 			if n.inc != inc || lost(n) || damaged(n, s) {
@@ -274,6 +277,35 @@ func (w *world) survives(lost func(n *node) bool, damaged func(n *node, s *segme
 	}
 	for i := range w.writers { // an end that is proposed counts on its holders
 		if p := &w.writers[i]; p.phase == phaseOpen && p.call != 0 && w.calls[p.call-1].command.close {
+			return false
+		}
+	}
+	return true
+}
+
+// curable: every entry that is damaged on a disk is good on another one that is
+// not lost. What was never acknowledged may be closed over, too, and then has to
+// be readable.
+func (w *world) curable(s *segment, lost func(n *node) bool) bool {
+	for i := range w.nodes[:w.count] {
+		n := &w.nodes[i]
+		if lost(n) || int(s.num) >= len(n.reps) {
+			continue
+		}
+		r := n.reps[s.num]
+		if r == nil || r.seg != s || r.disk.rot < 0 {
+			continue
+		}
+		found := false
+		for k := range w.nodes[:w.count] {
+			o := &w.nodes[k]
+			if o == n || lost(o) || int(s.num) >= len(o.reps) {
+				continue
+			}
+			x := o.reps[s.num]
+			found = found || x != nil && x.seg == s && x.disk.last() >= r.disk.rot && x.disk.rot != r.disk.rot
+		}
+		if !found {
 			return false
 		}
 	}

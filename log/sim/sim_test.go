@@ -2,29 +2,69 @@ package sim
 
 import (
 	"os"
+	"runtime"
 	"strconv"
 	"testing"
 )
 
-func TestOne(t *testing.T) {
-	seeds := 1000
+// EVENTS of each schedule, as in the full run.
+const scheduleEvents = 20000
+
+// TestSchedules is a short run of what make sim does at length. SEED replays one
+// schedule and prints all of it.
+func TestSchedules(t *testing.T) {
 	if s := os.Getenv("SEED"); s != "" {
-		n, _ := strconv.ParseUint(s, 10, 64)
-		r := Run(Config{Seed: n, Events: 20000, Trace: os.Stdout})
+		seed, err := strconv.ParseUint(s, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := Run(Config{Seed: seed, Events: scheduleEvents, Trace: os.Stdout})
 		t.Logf("%+v", r)
+		if r.Violation != nil {
+			t.Errorf("seed %d: %v", seed, r.Violation)
+		}
 		return
 	}
-	bad := 0
-	for i := range seeds {
-		r := Run(Config{Seed: uint64(i), Events: 20000})
-		if r.Violation != nil {
-			t.Errorf("seed %d (%s): %v", i, r.Layout, r.Violation)
-			if bad++; bad > 6 {
-				return
-			}
+	n := 400
+	if testing.Short() {
+		n = 100
+	}
+	total := Play(t.Context(), Batch{Seed: 1, Schedules: n, Events: scheduleEvents, Workers: runtime.GOMAXPROCS(0)})
+	t.Logf("%+v", total)
+	if f := total.Found; f != nil {
+		t.Fatalf("seed %d (%s): %v; SEED=%d replays it", f.Seed, f.Layout, f.Violation, f.Seed)
+	}
+	if total.Acked == 0 || total.Unprotected == 0 {
+		t.Fatalf("nothing happened: %+v", total)
+	}
+}
+
+// TestReplay: a seed is a schedule, to the last event.
+func TestReplay(t *testing.T) {
+	for seed := range uint64(20) {
+		a := Run(Config{Seed: seed, Events: 5000})
+		b := Run(Config{Seed: seed, Events: 5000})
+		if a.Events != b.Events || a.Acked != b.Acked || a.Segments != b.Segments || a.Faults != b.Faults {
+			t.Fatalf("seed %d: %+v, then %+v", seed, a, b)
 		}
-		if i < 10 {
-			t.Logf("%+v", r)
+	}
+}
+
+// bugSchedules is the budget of seeds for each bug.
+const bugSchedules = 2000
+
+// TestSeededBugs breaks one thing at a time, and wants to be told.
+func TestSeededBugs(t *testing.T) {
+	only := os.Getenv("BUG")
+	for _, b := range Bugs() {
+		if only != "" && only != strconv.Itoa(int(b)) {
+			continue
 		}
+		total := Play(t.Context(), Batch{Seed: 1, Schedules: bugSchedules, Events: scheduleEvents, Workers: runtime.GOMAXPROCS(0), Bug: b})
+		if total.Found == nil {
+			t.Errorf("bug %d, %v: not found in %d seeds", b, b, total.Schedules)
+			continue
+		}
+		t.Logf("bug %2d, %-50v seed %4d, event %6d, invariant %2d: %.90s", b, b, total.Found.Seed, total.Found.Violation.At, total.Found.Violation.Invariant, total.Found.Violation.Text)
 	}
 }

@@ -83,6 +83,17 @@ func (w *world) state() string {
 	for i := range w.writers {
 		p := &w.writers[i]
 		fmt.Fprintf(&b, "w%d phase %d", i, p.phase)
+		for k := range int(w.count) {
+			if p.conns[k].state != connUp {
+				fmt.Fprintf(&b, " n%d:%d", k, p.conns[k].state)
+			}
+			if p.shun[k] > w.now {
+				fmt.Fprintf(&b, " shuns n%d", k)
+			}
+		}
+		if p.call != 0 {
+			fmt.Fprintf(&b, " asked %s", w.describe(&w.calls[p.call-1].command))
+		}
 		if p.phase == phaseRun {
 			fmt.Fprintf(&b, " segment %d next %d confirmed %d states", p.seg.num, p.q.Next(), p.q.Confirmed())
 			for k := range p.seg.nodes {

@@ -33,7 +33,6 @@ const (
 	ResendSkips            // a resend leaves an entry out
 	CloseBelow             // a roll closes below what was confirmed
 	SilentDegrade          // every entry is said to be protected
-	LyingMemberCounted     // a member that lost entries counts as a holder
 	MachinesEnd
 )
 
