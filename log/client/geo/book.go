@@ -66,20 +66,17 @@ func (b *book) list(ctx context.Context, age time.Duration) ([]meta.Node, error)
 
 // ask takes any node's word: addresses need not be the newest.
 func (b *book) ask(ctx context.Context) ([]meta.Node, error) {
-	var errs []error
-	for _, address := range b.addresses() {
-		nodes, err := within(ctx, b.client.cfg.RequestTimeout, func(ctx context.Context) ([]meta.Node, error) {
-			return b.client.meta.Stale(address).Nodes(ctx)
-		})
-		if err == nil && len(nodes) > 0 {
-			return nodes, nil
+	nodes, err := near(ctx, b, func(ctx context.Context, s meta.Store) ([]meta.Node, error) {
+		nodes, err := s.Nodes(ctx)
+		if err == nil && len(nodes) == 0 {
+			err = fmt.Errorf("a node knows of no nodes yet: %w", log.ErrUnavailable)
 		}
-		errs = append(errs, err)
-		if ctx.Err() != nil || b.client.alive() != nil {
-			break
-		}
+		return nodes, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("nodes of the cluster: %w", err)
 	}
-	return nil, fmt.Errorf("nodes of the cluster: %w: %w", log.ErrUnavailable, errors.Join(errs...))
+	return nodes, nil
 }
 
 func within[T any](ctx context.Context, d time.Duration, f func(context.Context) (T, error)) (T, error) {
@@ -236,21 +233,42 @@ type seenStream struct {
 	at time.Time
 }
 
+// nearFor bounds how long one node is asked for what any other may know as well.
+const nearFor = 2 * time.Second
+
 // near asks one node after another, nearest first.
 func near[T any](ctx context.Context, b *book, f func(context.Context, meta.Store) (T, error)) (T, error) {
 	var none T
 	var errs []error
 	for _, address := range b.addresses() {
-		out, err := within(ctx, b.client.cfg.RequestTimeout, func(ctx context.Context) (T, error) { return f(ctx, b.client.meta.Stale(address)) })
-		if err == nil || !errors.Is(err, log.ErrUnavailable) && ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
+		out, err := within(ctx, min(nearFor, b.client.cfg.RequestTimeout), func(ctx context.Context) (T, error) {
+			ctx, cancel := context.WithCancel(ctx)
+			defer cancel()
+			return f(ctx, meta.NewClient(&impatient{b.client, cancel}, []string{address}).Stale(address))
+		})
+		if err == nil || !errors.Is(err, log.ErrUnavailable) && ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
 			return out, err
 		}
-		errs = append(errs, err)
+		errs = append(errs, fmt.Errorf("node %s: %w", address, err))
 		if ctx.Err() != nil || b.client.alive() != nil {
 			break
 		}
 	}
 	return none, fmt.Errorf("metadata of any node: %w: %w", log.ErrUnavailable, errors.Join(errs...))
+}
+
+// impatient gives up at the first failure: there are other nodes to ask.
+type impatient struct {
+	client *Client
+	cancel context.CancelFunc
+}
+
+func (i *impatient) Call(ctx context.Context, address string, request []byte) ([]byte, error) {
+	response, err := i.client.Call(ctx, address, request)
+	if err != nil {
+		i.cancel()
+	}
+	return response, err
 }
 
 // segmentAt is the segment that has, or will have, the entry; the first one that
