@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 
 	"github.com/twinspan/twinspan/log"
 )
@@ -25,7 +27,8 @@ var (
 
 // disk is Raft's log and its few variables in one bbolt file: every change is
 // durable when the call returns. The first failed write ends it: what a file
-// holds after that only a new start can tell.
+// holds after that only a new start can tell. Only a write that found no room is
+// taken back and may be tried again.
 type disk struct {
 	db *bolt.DB
 
@@ -37,7 +40,9 @@ type disk struct {
 // openDisk fails when another process has the file.
 func openDisk(dir string) (*disk, error) {
 	path := filepath.Join(dir, "raft.db")
-	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bolt.FreelistMapType})
+	db, err := bolt.Open(path, 0o600, &bolt.Options{
+		Timeout: time.Second, NoFreelistSync: true, FreelistType: bolt.FreelistMapType, OpenFile: openReserved,
+	})
 	if err != nil {
 		if errors.Is(err, berrors.ErrTimeout) {
 			return nil, fmt.Errorf("%s: another process has it: %w", path, err)
@@ -57,6 +62,22 @@ func openDisk(dir string) (*disk, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	return d, nil
+}
+
+// reserveBytes of the file are taken from the file system at once: entries must
+// not fill the disk to where the metadata can't tell anybody.
+const reserveBytes = 32 << 20
+
+func openReserved(path string, flag int, mode os.FileMode) (*os.File, error) {
+	f, err := os.OpenFile(path, flag, mode)
+	if err != nil {
+		return nil, err
+	}
+	if flag&os.O_RDWR != 0 {
+		// Where it is not possible, the file grows as it must.
+		_ = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, reserveBytes)
+	}
+	return f, nil
 }
 
 func (d *disk) close() error {
@@ -79,6 +100,9 @@ func (d *disk) update(what string, f func(*bolt.Tx) error) error {
 	}
 	if err := d.db.Update(f); err != nil {
 		err = fmt.Errorf("metadata: raft's log: %s: %w", what, err)
+		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+			return fmt.Errorf("%w: %w", err, log.ErrFull)
+		}
 		d.mu.Lock()
 		if d.err == nil {
 			d.err = err

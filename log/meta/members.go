@@ -35,7 +35,7 @@ func (s *Server) probe() *probe {
 
 // keepMembers forms the cluster, and while this node leads, lets others join.
 func (s *Server) keepMembers(ctx context.Context, r *raft.Raft) {
-	t := time.NewTicker(min(s.cfg.Heartbeat/4, 250*time.Millisecond))
+	t := time.NewTicker(250 * time.Millisecond)
 	defer t.Stop()
 	told := ""
 	for {

@@ -69,7 +69,18 @@ func (s *Server) pump(ctx context.Context, r *raft.Raft) {
 			u.answer <- s.outcome(r, u.future)
 		}
 	}()
-	defer func() { close(futures); <-done }()
+	defer func() {
+		close(futures)
+		<-done
+		for {
+			select {
+			case p := <-s.proposals:
+				p.answer <- answer{err: fmt.Errorf("metadata: ended: %w", log.ErrUnavailable)}
+			default:
+				return
+			}
+		}
+	}()
 	var clock clock
 	for {
 		var p proposal

@@ -63,10 +63,9 @@ func (c *Config) check() error {
 }
 
 const (
-	queueMax      = 1024 // proposals, and reads, that wait
+	queueMax      = 256  // proposals, and reads, that wait
 	snapshotEvery = 4096 // entries
 	snapshotsKept = 2
-	farewell      = 500 * time.Millisecond // for a leader that goes to hand over
 )
 
 // Server is a node's part of the metadata: a voter, and a view that follows. It
@@ -200,43 +199,31 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	s.raft = r
 	s.mu.Unlock()
 
-	inner, cancel := context.WithCancel(ctx)
+	inner, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	for _, f := range []func(context.Context, *raft.Raft){s.pump, s.readLoop, s.keepMembers} {
 		wg.Go(func() { f(inner, r) })
 	}
 	select {
 	case <-ctx.Done():
-		if r.State() == raft.Leader && len(s.cfg.Cluster) > 1 {
-			s.handOver(r)
+		if r.State() == raft.Leader && len(s.cfg.Cluster) > 1 { // nobody should have to miss the leader first
+			if err := r.LeadershipTransfer().Error(); err != nil { // ends within an election's time
+				s.cfg.Log.Info().Err(err).Msg("the metadata's leadership was not handed over")
+			}
 		}
 	case <-s.disk.failed:
 		err = s.disk.fault()
 	case <-s.machine.broke:
 		err = s.machine.stopped()
 	}
+	// In this order: Raft resolves every future while it runs, a leader that lost
+	// its majority after half a heartbeat; one that is shut down forgets some.
 	cancel()
+	wg.Wait()
 	s.mu.Lock()
 	s.raft = nil
 	s.mu.Unlock()
-	err = errors.Join(err, r.Shutdown().Error(), transport.Close())
-	wg.Wait()
-	return err
-}
-
-// handOver gives the leadership away, so that nobody has to miss the leader first.
-func (s *Server) handOver(r *raft.Raft) {
-	done := make(chan error, 1)
-	go func() { done <- r.LeadershipTransfer().Error() }() // ends with the transfer, or with Shutdown
-	t := time.NewTimer(farewell)
-	defer t.Stop()
-	select {
-	case err := <-done:
-		if err != nil {
-			s.cfg.Log.Info().Err(err).Msg("the metadata's leadership was not handed over")
-		}
-	case <-t.C:
-	}
+	return errors.Join(err, r.Shutdown().Error(), transport.Close())
 }
 
 // ServerAddr is part of raft.ServerAddressProvider: the list's addresses may

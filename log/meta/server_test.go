@@ -37,6 +37,7 @@ func openOn(t testing.TB, s Store, stream string, members ...quorum.Member) {
 }
 
 func TestSingleNode(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "a1")
 	for round := range 3 {
 		began := time.Now()
@@ -57,6 +58,7 @@ func TestSingleNode(t *testing.T) {
 }
 
 func TestElections(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "a1", "a2", "b1", "b2", "w1")
 	client := c.client()
 	c.register(client, "a1", "a2", "b1", "b2", "w1")
@@ -108,6 +110,7 @@ func TestElections(t *testing.T) {
 }
 
 func TestHandOver(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "a1", "a2", "b1")
 	client := c.client()
 	createOn(t, client, "s")
@@ -121,6 +124,7 @@ func TestHandOver(t *testing.T) {
 }
 
 func TestPartition(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "a1", "a2", "b1")
 	client := c.client()
 	createOn(t, client, "s")
@@ -172,6 +176,7 @@ func TestPartition(t *testing.T) {
 }
 
 func TestUnknownOutcome(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "a1", "a2", "b1")
 	client := c.client()
 	c.register(client, "a1")
@@ -209,6 +214,7 @@ func TestUnknownOutcome(t *testing.T) {
 // TestLinearizable lets writers and readers race over leader changes: a read shows
 // every cursor that was confirmed before it began, and none that fails as refused.
 func TestLinearizable(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "a1", "a2", "b1")
 	c.register(c.client(), "a1")
 	createOn(t, c.client(), "s")
@@ -295,6 +301,7 @@ func (c *cluster) others(name string) (out []string) {
 }
 
 func TestSnapshots(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "a1", "a2", "b1")
 	client := c.client()
 	c.register(client, "a1")
@@ -368,6 +375,7 @@ func views(t *testing.T, c *cluster) uint64 {
 }
 
 func TestLeaseOverLeaderChange(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "a1", "a2", "b1")
 	client := c.client()
 	take := func(holder string) Lease {
@@ -395,6 +403,7 @@ func TestLeaseOverLeaderChange(t *testing.T) {
 // TestWipedVoter loses a node's directory. Under its old name it is let in by
 // nobody; forgotten and registered anew it catches up and votes again.
 func TestWipedVoter(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "a1", "a2", "b1")
 	client := c.client()
 	c.register(client, "a1", "a2", "b1")
@@ -429,6 +438,7 @@ func TestWipedVoter(t *testing.T) {
 
 // TestNewcomer grows a cluster of one.
 func TestNewcomer(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "a1", "a2")
 	c.stop("a1")
 	c.stop("a2")
@@ -454,6 +464,7 @@ func TestNewcomer(t *testing.T) {
 }
 
 func TestBadConfig(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	one := []Peer{{"a", "a:1"}}
 	for name, cfg := range map[string]Config{

@@ -17,6 +17,7 @@ import (
 // TestForcedTakeover loses city a with three of five voters, goes on in city b with
 // what is left, and meets the old ones again.
 func TestForcedTakeover(t *testing.T) {
+	t.Parallel()
 	all := []string{"a1", "a2", "a3", "b1", "b2"}
 	c := newCluster(t, all...)
 	client := c.client()
