@@ -26,6 +26,8 @@ type Stats struct {
 	PushedFar   int64         // and of others
 	Repaired    int64         // bytes fetched for repairs
 	Missing     int           // copies that the last round of repair could not make; of the keeper
+	Leader      bool          // the metadata has one, as far as the node knows
+	Peers       []PeerStats   // the other nodes of the cluster
 	Streams     []StreamStats // sorted by name
 }
 
@@ -37,6 +39,15 @@ type StreamStats struct {
 	Replicas int
 	Suspect  bool // damage may have taken entries of a replica
 	Cursors  []log.Cursor
+	// By the metadata as the node knows it: windows that are not restored, and
+	// closed segments without the copies that the rule asks for.
+	Windows, Short int
+}
+
+// PeerStats says whether another node answers this one.
+type PeerStats struct {
+	Name, City string
+	Reachable  bool
 }
 
 // Stats is the present picture.
@@ -56,13 +67,26 @@ func (n *Node) Stats() Stats {
 	n.keeper.mu.Lock()
 	out.Repaired, out.Missing = n.keeper.state.Copied, len(n.keeper.state.Missing)
 	n.keeper.mu.Unlock()
+	out.Leader = n.meta().Status().Leader != ""
+	cities := map[string]string{}
+	for _, c := range n.cfg.Cluster {
+		cities[c.Name] = c.City
+	}
+	for _, p := range n.peers.list() {
+		out.Peers = append(out.Peers, PeerStats{p.Name, cities[p.Name], p.alive})
+	}
 	view := n.view()
 	at := map[string]int{}
 	for _, name := range n.shelf.names() {
 		at[name] = len(out.Streams)
 		s := StreamStats{Name: name}
 		if st, ok := view.Stream(name); ok {
-			s.Cursors = st.Cursors
+			s.Cursors, s.Short = st.Cursors, st.Short
+			for _, w := range st.Windows {
+				if w.RestoredAt.IsZero() {
+					s.Windows++
+				}
+			}
 		}
 		if r := n.shelf.row(name, false); r != nil {
 			s.Bounds, _ = r.bounds() // of a dead journal, too
@@ -107,11 +131,15 @@ var (
 	descCopied  = desc("repaired_bytes_total", "Bytes fetched to make replicas whole.")
 	descMissing = desc("missing_copies", "Copies that the last round of repair could not make, at the keeper.")
 	descGen     = desc("generation", "Generation of the cluster as the node knows it.")
+	descWindows = desc("unprotected_windows", "Stretches of a stream that were confirmed without its full rule and are not copied yet.", "stream")
+	descShort   = desc("short_segments", "Closed segments of a stream without the copies that its rule asks for.", "stream")
+	descLeader  = desc("metadata_leader", "1 while the metadata has a leader, as far as the node knows.")
+	descPeer    = desc("peer_reachable", "1 while another node of the cluster answers this one.", "peer", "peer_city")
 	descStands  = desc("quarantined", "1 while the node stands in quarantine.")
 	all         = []*prometheus.Desc{
 		descAppends, descBytes, descSyncs, descSyncSec, descGroup, descReaders, descWriters, descConns, descRefused,
 		descBroken, descDisk, descStreams, descSuspect, descTrimmed, descFull, descLAC, descFirst, descStored,
-		descPushed, descCopied, descMissing, descGen, descStands,
+		descPushed, descCopied, descMissing, descGen, descStands, descWindows, descShort, descLeader, descPeer,
 	}
 )
 
@@ -167,14 +195,23 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	put(descCopied, prometheus.CounterValue, float64(s.Repaired))
 	put(descMissing, prometheus.GaugeValue, float64(s.Missing))
 	put(descGen, prometheus.GaugeValue, float64(s.Generation))
-	stands := 0.0
-	if s.State == StateQuarantined {
-		stands = 1
+	flag := func(d *prometheus.Desc, is bool, labels ...string) {
+		v := 0.0
+		if is {
+			v = 1
+		}
+		put(d, prometheus.GaugeValue, v, labels...)
 	}
-	put(descStands, prometheus.GaugeValue, stands)
+	flag(descStands, s.State == StateQuarantined)
+	flag(descLeader, s.Leader)
+	for _, p := range s.Peers {
+		flag(descPeer, p.Reachable, p.Name, p.City)
+	}
 	for _, st := range s.Streams[:min(len(s.Streams), labelledStreams)] {
 		put(descLAC, prometheus.GaugeValue, float64(st.Bounds.LAC), st.Name)
 		put(descFirst, prometheus.GaugeValue, float64(st.Bounds.First), st.Name)
 		put(descStored, prometheus.GaugeValue, float64(st.Bytes), st.Name)
+		put(descWindows, prometheus.GaugeValue, float64(st.Windows), st.Name)
+		put(descShort, prometheus.GaugeValue, float64(st.Short), st.Name)
 	}
 }
