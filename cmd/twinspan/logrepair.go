@@ -7,7 +7,7 @@ import (
 
 	"github.com/twinspan/twinspan/internal/cli"
 	"github.com/twinspan/twinspan/internal/ops"
-	"github.com/twinspan/twinspan/log/node"
+	node "github.com/twinspan/twinspan/log/node/geo"
 )
 
 func (a *app) logRepair() *cobra.Command {

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/twinspan/twinspan/internal/cli"
-	"github.com/twinspan/twinspan/log/node"
+	node "github.com/twinspan/twinspan/log/node/geo"
 )
 
 func (a *app) logTakeover() *cobra.Command {

@@ -23,9 +23,10 @@ import (
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/internal/daemon"
 	"github.com/twinspan/twinspan/internal/doctor"
+	"github.com/twinspan/twinspan/internal/ops"
 	"github.com/twinspan/twinspan/internal/server"
 	"github.com/twinspan/twinspan/log"
-	"github.com/twinspan/twinspan/log/node"
+	node "github.com/twinspan/twinspan/log/node/geo"
 	"github.com/twinspan/twinspan/producer"
 	"github.com/twinspan/twinspan/producer/binlog"
 )
@@ -89,7 +90,7 @@ func assemble(c *config.Config, logger zerolog.Logger) (p *process, err error) {
 		roles = append(roles, daemon.Role{Name: string(config.RoleConsumer), Run: p.runConsumer, Judge: judge, Inside: p.insideConsumer})
 	}
 	p.daemon = daemon.New(logger, roles...)
-	p.metrics.MustRegister(&meter{p},
+	p.metrics.MustRegister(&meter{p}, logMeter{p.log},
 		part{func() prometheus.Collector { return collector(p.producer.Load()) }},
 		part{func() prometheus.Collector { return collector(p.consumer.Load()) }},
 		part{func() prometheus.Collector { return collector(p.applier.Load()) }})
@@ -143,6 +144,9 @@ func (p *process) runProducer(ctx context.Context, ready func()) error {
 	}); err != nil {
 		return err
 	}
+	if err := p.ensureStream(ctx); err != nil {
+		return err
+	}
 	x, err := producer.New(producerConfig(p.cfg), p.log, p.logger.With().Str("role", string(config.RoleProducer)).Logger())
 	if err != nil {
 		return err
@@ -151,6 +155,19 @@ func (p *process) runProducer(ctx context.Context, ready func()) error {
 	defer p.producer.Store(nil)
 	ready()
 	return x.Run(ctx)
+}
+
+// ensureStream makes the stream with the configured policy. A client alone would
+// take its rule from the nodes that have come so far.
+func (p *process) ensureStream(ctx context.Context) error {
+	if p.node != nil {
+		return nil // its log knows the cluster's list
+	}
+	ctx, cancel := context.WithTimeout(ctx, preflightTimeout)
+	defer cancel()
+	c := ops.New(ops.Config{Seeds: logNodes(p.cfg), City: p.cfg.City, Name: "producer", Dial: dialer(p.cfg, p.security.log)})
+	_, _, err := c.Create(ctx, p.cfg.Stream, policyOf(p.cfg.Log.Policy))
+	return err
 }
 
 func (p *process) runConsumer(ctx context.Context, ready func()) error {

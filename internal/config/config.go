@@ -98,7 +98,9 @@ type Log struct {
 	// them. A process with the node role begins with its own.
 	Nodes []string `yaml:"nodes"`
 	// Bind is the source address of this process's connections to nodes.
-	Bind   string `yaml:"bind"`
+	Bind string `yaml:"bind"`
+	// Far says when entries are read from a node of another city.
+	Far    string `yaml:"far"`
 	TLS    LogTLS `yaml:"tls"`
 	Policy Policy `yaml:"policy"`
 }
@@ -189,7 +191,7 @@ func Default() *Config {
 			RepairRate:       64 << 20,
 		},
 		Log: Log{
-			Engine: "twinspan", Nodes: []string{"127.0.0.1:7040"},
+			Engine: "twinspan", Nodes: []string{"127.0.0.1:7040"}, Far: "if-needed",
 			Policy: Policy{Loss: "block", After: Duration(30 * time.Second), BytesMax: 10 << 30},
 		},
 		Source:  server.Endpoint{TLS: server.TLS{Mode: "preferred"}},

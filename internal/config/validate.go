@@ -127,6 +127,9 @@ func (v *validator) log() {
 	if l.Bind != "" && net.ParseIP(l.Bind) == nil {
 		v.problem("log.bind", "%q is not an IP address", l.Bind)
 	}
+	if far := []string{"if-needed", "never", "anytime"}; !slices.Contains(far, l.Far) {
+		v.problem("log.far", "unknown choice %q; use %s", l.Far, strings.Join(far, ", "))
+	}
 	v.policy()
 	v.files("log.tls", map[string]string{"ca": l.TLS.CA, "cert": l.TLS.Cert, "key": l.TLS.Key})
 	if (l.TLS.Cert == "") != (l.TLS.Key == "") {

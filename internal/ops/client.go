@@ -14,6 +14,7 @@ import (
 
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/meta"
+	node "github.com/twinspan/twinspan/log/node/geo"
 	"github.com/twinspan/twinspan/log/wire"
 	"github.com/twinspan/twinspan/log/wire/link"
 )
@@ -90,8 +91,8 @@ func (c *Client) open(ctx context.Context, address string) (*session, error) {
 
 // request sends one message and reads its reply. What the node answered comes
 // back as it is; a way that broke is log.ErrUnavailable.
-func (c *Client) request(ctx context.Context, address string, m, reply wire.Message) error {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+func (c *Client) request(ctx context.Context, address string, timeout time.Duration, m, reply wire.Message) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	s, err := c.open(ctx, address)
 	if err != nil {
@@ -114,7 +115,7 @@ func (c *Client) request(ctx context.Context, address string, m, reply wire.Mess
 // Call makes the client the meta.Caller of its own metadata.
 func (c *Client) Call(ctx context.Context, address string, request []byte) ([]byte, error) {
 	var reply wire.MetaOK
-	err := c.request(ctx, address, &wire.Meta{Request: request}, &reply)
+	err := c.request(ctx, address, c.cfg.Timeout, &wire.Meta{Request: request}, &reply)
 	return append([]byte(nil), reply.Response...), err
 }
 
@@ -130,14 +131,21 @@ func (c *Client) Hello(ctx context.Context, address string) (wire.Welcome, error
 	return s.welcome, nil
 }
 
+// longWork is how long a repair or a takeover may take.
+const longWork = 10 * time.Minute
+
 // Admin asks a node for a verb of its administration; request and reply are JSON.
 func (c *Client) Admin(ctx context.Context, address, verb string, request, reply any) error {
+	timeout := c.cfg.Timeout
+	if verb == node.AdminRepair || verb == node.AdminTakeover {
+		timeout = longWork
+	}
 	b, err := json.Marshal(request)
 	if err != nil {
 		return err
 	}
 	var ok wire.AdminOK
-	if err := c.request(ctx, address, &wire.Admin{Verb: verb, Request: b}, &ok); err != nil {
+	if err := c.request(ctx, address, timeout, &wire.Admin{Verb: verb, Request: b}, &ok); err != nil {
 		return err
 	}
 	if reply == nil {
