@@ -67,7 +67,7 @@ soak: build servers ## N random histories with crashes, end to end (N, RUN, SEED
 
 .PHONY: sim
 sim: go-version ## the log's protocol in a simulated world: N schedules (default 100000), SEED, every seeded bug
-	$(GO) run ./log/sim/cmd -n $(if $(filter-out 100,$(N)),$(N),100000) $(if $(SEED),-seed $(SEED))
+	$(GO) run ./log/sim/cmd -n $(if $(filter file,$(origin N)),100000,$(N)) $(if $(SEED),-seed $(SEED))
 
 .PHONY: demo
 demo: build ## two cities on this machine: load, crashes, and a comparison row by row (FLAVOR, KEEP, SEED)

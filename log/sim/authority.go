@@ -64,7 +64,8 @@ type authority struct {
 	drained  [nodesMax]bool
 	degraded [citiesMax]bool
 	cursors  [readersMax]int32
-	below    int32 // everything below was trimmed
+	below    int32    // everything below was trimmed
+	emptied  *segment // the last one that was closed without an entry
 	list     *listing
 }
 
@@ -104,7 +105,7 @@ func (w *world) apply(c *command) reply {
 	case cmdAdvance:
 		r.outcome = w.advance(c)
 	case cmdDegrade:
-		if w.lay.loss == lossBlock {
+		if w.lay.loss == lossBlock && !c.off && !a.degraded[c.city] {
 			r.outcome = quorum.Refused
 			break
 		}
@@ -116,6 +117,7 @@ func (w *world) apply(c *command) reply {
 		}
 		if a.nodes[c.node] != c.inc {
 			a.forget(w, c.node)
+			a.drained[c.node] = false
 		}
 		a.nodes[c.node] = c.inc
 	case cmdDrain:
@@ -173,22 +175,27 @@ func (w *world) held(c *command, r *reply) {
 
 func (w *world) trim(c *command) quorum.Outcome {
 	a := &w.meta
-	if !c.evict {
+	keep := 1 // the newest closed one stays, for the producer
+	if n := a.newest(w); n != nil && !n.closed {
+		keep = 2
+	}
+	cut := 0 // behind the end of a transaction
+	for i := range len(a.listed) - keep {
+		s := w.segs[a.listed[i]]
+		if s.end >= c.before {
+			break
+		}
+		if s.endLSO == s.end {
+			cut = i + 1
+		}
+	}
+	if cut > 0 && !c.evict {
 		for i := range w.readers {
-			if a.cursors[i] < c.before-1 {
+			if a.cursors[i] < w.segs[a.listed[cut-1]].end {
 				return quorum.Refused
 			}
 		}
 	}
-	cut := 0
-	for cut < len(a.listed)-2 { // the newest closed one stays, for the producer
-		s := w.segs[a.listed[cut]]
-		if !s.closed || s.end >= c.before || s.endLSO != s.end {
-			break
-		}
-		cut++
-	}
-	// Only behind the end of a transaction.
 	for i := range cut {
 		s := w.segs[a.listed[i]]
 		s.gone = true
@@ -208,16 +215,19 @@ func (w *world) advance(c *command) quorum.Outcome {
 		return quorum.Fenced
 	}
 	newest := a.newest(w)
-	if c.open >= 0 && newest != nil && newest.idx == c.open && !newest.closed {
-		return quorum.Done // a repetition
+	if c.open >= 0 && w.segs[c.open].known {
+		if !w.segs[c.open].gone && (!c.close || a.closedSo(w.segs[c.seg], c)) {
+			return quorum.Done // a repetition
+		}
+		return quorum.Refused // one from long ago
 	}
 	var s *segment
 	if c.close {
 		s = w.segs[c.seg]
-		if c.open < 0 && s.known && (s.closed || s.gone) && s.end == c.last && (s.gone || newest == s) {
+		if c.open < 0 && a.closedSo(s, c) {
 			return quorum.Done // a repetition
 		}
-		if newest != s || s.closed || c.last < s.first-1 {
+		if newest != s || s.closed || c.last < s.first-1 || c.last >= s.first && !a.anyRegistered(&c.holders) {
 			return quorum.Refused
 		}
 	} else if newest != nil && !newest.closed {
@@ -238,7 +248,7 @@ func (w *world) advance(c *command) quorum.Outcome {
 				return quorum.Refused
 			}
 		}
-		if next.protected && next.rule != w.lay.rule {
+		if next.protected && next.rule != w.lay.rule || !next.protected && w.lay.loss != lossAfter && a.degraded == [citiesMax]bool{} {
 			return quorum.Refused
 		}
 	}
@@ -248,6 +258,7 @@ func (w *world) advance(c *command) quorum.Outcome {
 		s.end, s.endLSO = c.last, c.lso
 		if c.last < s.first {
 			s.gone = true
+			a.emptied = s
 			a.listed = a.listed[:len(a.listed)-1]
 		} else {
 			s.closed = true
@@ -268,6 +279,20 @@ func (w *world) advance(c *command) quorum.Outcome {
 	}
 	a.relist(w)
 	return quorum.Done
+}
+
+// closedSo says that a segment is closed as the command wants it.
+func (a *authority) closedSo(s *segment, c *command) bool {
+	return s.closed && !s.gone && s.end == c.last && s.endLSO == c.lso || s == a.emptied && s.end == c.last
+}
+
+func (a *authority) anyRegistered(holders *[nodesMax]uint16) bool {
+	for n, h := range holders {
+		if h != 0 && a.nodes[n] == h {
+			return true
+		}
+	}
+	return false
 }
 
 // cities counts disks by city.

@@ -160,6 +160,11 @@ func (w *world) wipes(mask uint32) {
 			return // the last loss is not known to everybody yet
 		}
 	}
+	for i := range w.writers {
+		if p := &w.writers[i]; p.phase != phaseDown && p.frozen > w.now-5000 {
+			return // it has not noticed that they are down, and might count on them
+		}
+	}
 	if w.calm || !w.survives(func(x *node) bool { return mask>>x.idx&1 == 1 }, nothing) {
 		return
 	}
@@ -205,12 +210,11 @@ func (w *world) heal() {
 	w.healedAt = w.now
 	w.blocked = [actors]uint32{}
 	w.lossy, w.slowLink = false, 0
-	w.meta.drained = [nodesMax]bool{}
 	for i := range w.nodes[:w.count] {
 		n := &w.nodes[i]
 		n.full, n.slow, n.frozen, n.fail = false, 1, 0, 0
 		w.restart(n)
-		w.ask(keeper, 0, command{verb: cmdDrain, node: n.idx, off: true, open: -1})
+		w.apply(&command{verb: cmdDrain, node: n.idx, off: true, open: -1})
 	}
 	for i := range w.writers {
 		w.writers[i].frozen = 0

@@ -125,14 +125,14 @@ func (w *world) push(e event) { w.queue.push(e) }
 func (w *world) member(n uint8, inc uint16) quorum.Member {
 	for int(inc) >= len(w.members[n]) {
 		w.members[n] = append(w.members[n], quorum.Member{
-			Node: "n" + strconv.Itoa(int(n)), UUID: strconv.Itoa(len(w.members[n])), City: cityNames[w.nodes[n].city],
+			Node: "n" + strconv.Itoa(int(n)), UUID: "n" + strconv.Itoa(int(n)) + "." + strconv.Itoa(len(w.members[n])), City: cityNames[w.nodes[n].city],
 		})
 	}
 	return w.members[n][inc]
 }
 
 func incarnation(uuid string) uint16 {
-	n, err := strconv.Atoi(uuid)
+	n, err := strconv.Atoi(uuid[3:]) // "n0.7"
 	if err != nil {
 		panic(err) // this package made it
 	}
@@ -173,6 +173,9 @@ func newWorld(c Config) *world {
 	}
 	w.meta.gen, w.meta.number, w.meta.lso = 1, 1, -1
 	w.meta.relist(w)
+	if c.Seed%8 == 0 {
+		w.mirror = newMirror(w)
+	}
 	w.push(event{at: 5000, kind: evKeep})
 	w.push(event{at: r.between(2000, 60000), kind: evFault})
 	return w
