@@ -17,8 +17,8 @@ import (
 	"github.com/twinspan/twinspan/internal/admin"
 	"github.com/twinspan/twinspan/internal/daemon"
 	"github.com/twinspan/twinspan/log"
-	client "github.com/twinspan/twinspan/log/client/geo"
-	node "github.com/twinspan/twinspan/log/node/geo"
+	"github.com/twinspan/twinspan/log/client"
+	"github.com/twinspan/twinspan/log/node"
 	"github.com/twinspan/twinspan/log/quorum"
 	"github.com/twinspan/twinspan/producer"
 )

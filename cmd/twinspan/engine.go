@@ -9,7 +9,7 @@ import (
 	"github.com/twinspan/twinspan/internal/cli"
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/log"
-	client "github.com/twinspan/twinspan/log/client/geo"
+	"github.com/twinspan/twinspan/log/client"
 )
 
 // openLog makes a client of the log that the configuration names. It connects

@@ -4,7 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/twinspan/twinspan/log"
-	client "github.com/twinspan/twinspan/log/client/geo"
+	"github.com/twinspan/twinspan/log/client"
 )
 
 // logMeter gives the metrics of this process's client of the log.

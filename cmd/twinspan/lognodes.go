@@ -10,7 +10,7 @@ import (
 	"github.com/twinspan/twinspan/internal/cli"
 	"github.com/twinspan/twinspan/internal/ops"
 	"github.com/twinspan/twinspan/log/meta"
-	node "github.com/twinspan/twinspan/log/node/geo"
+	"github.com/twinspan/twinspan/log/node"
 )
 
 func (a *app) logNodes() *cobra.Command {

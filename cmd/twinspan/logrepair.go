@@ -7,7 +7,7 @@ import (
 
 	"github.com/twinspan/twinspan/internal/cli"
 	"github.com/twinspan/twinspan/internal/ops"
-	node "github.com/twinspan/twinspan/log/node/geo"
+	"github.com/twinspan/twinspan/log/node"
 )
 
 func (a *app) logRepair() *cobra.Command {

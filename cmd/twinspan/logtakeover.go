@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/twinspan/twinspan/internal/cli"
-	node "github.com/twinspan/twinspan/log/node/geo"
+	"github.com/twinspan/twinspan/log/node"
 )
 
 func (a *app) logTakeover() *cobra.Command {

@@ -10,7 +10,7 @@ import (
 	"github.com/twinspan/twinspan/applier"
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/log"
-	node "github.com/twinspan/twinspan/log/node/geo"
+	"github.com/twinspan/twinspan/log/node"
 	"github.com/twinspan/twinspan/producer"
 	"github.com/twinspan/twinspan/producer/binlog"
 )

@@ -26,7 +26,7 @@ import (
 	"github.com/twinspan/twinspan/internal/ops"
 	"github.com/twinspan/twinspan/internal/server"
 	"github.com/twinspan/twinspan/log"
-	node "github.com/twinspan/twinspan/log/node/geo"
+	"github.com/twinspan/twinspan/log/node"
 	"github.com/twinspan/twinspan/producer"
 	"github.com/twinspan/twinspan/producer/binlog"
 )

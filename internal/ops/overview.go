@@ -10,7 +10,7 @@ import (
 
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/meta"
-	node "github.com/twinspan/twinspan/log/node/geo"
+	"github.com/twinspan/twinspan/log/node"
 	"github.com/twinspan/twinspan/log/quorum"
 )
 

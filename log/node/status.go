@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/twinspan/twinspan/log"
+	"github.com/twinspan/twinspan/log/meta"
 )
 
 // State of a node in its cluster.
@@ -24,6 +25,7 @@ type ClusterStatus struct {
 	State      State       `json:"state"`
 	Generation uint64      `json:"generation"`
 	Leader     string      `json:"leader,omitempty"` // of the metadata; empty: none is known
+	Metadata   meta.Status `json:"metadata"`         // this node's part in it
 	Quarantine *Quarantine `json:"quarantine,omitempty"`
 	Nodes      []Peer      `json:"nodes"` // sorted by name
 	Keeper     Keeper      `json:"keeper"`
@@ -87,7 +89,8 @@ type Replica struct {
 	Incomplete bool       `json:"incomplete,omitempty"`
 	Suspect    bool       `json:"suspect,omitempty"`
 	Compacted  bool       `json:"compacted,omitempty"`
-	Bytes      int64      `json:"bytes"`
+	Bytes      int64      `json:"bytes"`      // of the records, as they were appended
+	DiskBytes  int64      `json:"disk_bytes"` // of its own file; 0 while it lies in the journal
 }
 
 // Attestation is what an operator vouches for before a forced takeover: the lost

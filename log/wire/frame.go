@@ -62,14 +62,6 @@ const (
 	KindRaft      Kind = 26
 	KindAdmin     Kind = 27
 	KindAdminOK   Kind = 28
-
-	// Of a node that is alone, until it has metadata as well.
-	KindSoloSeal    Kind = 56
-	KindSoloSealed  Kind = 57
-	KindSoloAttach  Kind = 58
-	KindCursors     Kind = 59
-	KindCursorsOK   Kind = 60
-	KindStoreCursor Kind = 61
 )
 
 var kindNames = [...]string{
@@ -79,8 +71,6 @@ var kindNames = [...]string{
 	KindPing: "Ping", KindBounds: "Bounds", KindBoundsOK: "BoundsOK", KindStreams: "Streams",
 	KindStreamsOK: "StreamsOK", KindDone: "Done", KindClose: "Close", KindCopy: "Copy", KindMeta: "Meta",
 	KindMetaOK: "MetaOK", KindRaft: "Raft", KindAdmin: "Admin", KindAdminOK: "AdminOK",
-	KindSoloSeal: "SoloSeal", KindSoloSealed: "SoloSealed", KindSoloAttach: "SoloAttach",
-	KindCursors: "Cursors", KindCursorsOK: "CursorsOK", KindStoreCursor: "StoreCursor",
 }
 
 func (k Kind) String() string {

@@ -31,10 +31,7 @@ var fresh = map[wire.Kind]func() wire.Message{
 	wire.KindMeta: func() wire.Message { return &wire.Meta{} }, wire.KindMetaOK: func() wire.Message { return &wire.MetaOK{} },
 	wire.KindRaft:  func() wire.Message { return &wire.Raft{} },
 	wire.KindAdmin: func() wire.Message { return &wire.Admin{} }, wire.KindAdminOK: func() wire.Message { return &wire.AdminOK{} },
-	wire.KindSoloSeal: func() wire.Message { return &wire.SoloSeal{} }, wire.KindSoloSealed: func() wire.Message { return &wire.SoloSealed{} },
-	wire.KindSoloAttach: func() wire.Message { return &wire.SoloAttach{} },
-	wire.KindCursors:    func() wire.Message { return &wire.Cursors{} }, wire.KindCursorsOK: func() wire.Message { return &wire.CursorsOK{} },
-	wire.KindStoreCursor: func() wire.Message { return &wire.StoreCursor{} }, wire.KindDone: func() wire.Message { return &wire.Done{} },
+	wire.KindDone: func() wire.Message { return &wire.Done{} },
 }
 
 var descriptor = quorum.Descriptor{
@@ -46,7 +43,6 @@ var descriptor = quorum.Descriptor{
 func samples() []wire.Message {
 	at := time.Date(2026, 11, 21, 3, 4, 5, 678000, time.UTC)
 	b := log.Bounds{First: 7, LAC: 99, LSO: 98, Epoch: 3}
-	cursor := log.Cursor{Group: "订单", Offset: log.None, GTIDSet: "u:1-5", UpdatedAt: at}
 	return []wire.Message{
 		&wire.Hello{VersionMin: 2, VersionMax: 3, Purpose: wire.PurposeNode, Generation: 7, City: "a", Client: "c", UUID: "0c"},
 		&wire.Admin{Verb: "status", Request: []byte("{}")}, &wire.AdminOK{Response: []byte("[]")},
@@ -56,8 +52,6 @@ func samples() []wire.Message {
 		&wire.Close{Stream: "s", Segment: 4, Last: 99, LSO: 98},
 		&wire.Copy{Stream: "s", Segment: 4, From: 5, To: 100, Credit: 1 << 20, Raw: true},
 		&wire.Meta{Request: []byte("request")}, &wire.MetaOK{Response: []byte("response")}, &wire.Raft{},
-		&wire.SoloSeal{Stream: "s", Epoch: 4, Create: true}, &wire.SoloSealed{Segment: 2, Last: 99, Bounds: b},
-		&wire.SoloAttach{Stream: "s", Epoch: 4},
 		&wire.Append{Offset: 5, LAC: 4, Time: at.UnixMicro(), Topic: 3, Ends: true, Checksum: 9, Payload: []byte("payload")},
 		&wire.Ack{Last: 5}, &wire.LAC{LAC: 5},
 		&wire.Read{Stream: "s", From: 1, To: 9, Committed: true, Credit: 1 << 20, Topics: []log.Topic{1, 2}},
@@ -68,8 +62,7 @@ func samples() []wire.Message {
 		}},
 		&wire.Credit{Bytes: 5}, &wire.Tail{Next: 8, Bounds: b}, &wire.Error{Code: 1, Text: "no"}, &wire.Ping{},
 		&wire.Bounds{Stream: "s"}, &wire.BoundsOK{Bounds: b}, &wire.Streams{}, &wire.StreamsOK{Names: []string{"a", "b"}},
-		&wire.Cursors{Stream: "s"}, &wire.CursorsOK{Cursors: []log.Cursor{cursor}},
-		&wire.StoreCursor{Stream: "s", Cursor: cursor}, &wire.Done{},
+		&wire.Done{},
 	}
 }
 

@@ -7,8 +7,8 @@ import (
 
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/conformance"
-	node "github.com/twinspan/twinspan/log/node/geo"
-	"github.com/twinspan/twinspan/log/node/geo/nodetest"
+	"github.com/twinspan/twinspan/log/node"
+	"github.com/twinspan/twinspan/log/node/nodetest"
 )
 
 func two(t *testing.T) *nodetest.Cluster {

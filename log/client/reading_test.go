@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/twinspan/twinspan/log"
-	client "github.com/twinspan/twinspan/log/client/geo"
+	"github.com/twinspan/twinspan/log/client"
 )
 
 func inB(c *client.Config) { c.City, c.Name = "b", "b" }

@@ -6,8 +6,8 @@ import (
 
 	"go.uber.org/goleak"
 
-	node "github.com/twinspan/twinspan/log/node/geo"
-	"github.com/twinspan/twinspan/log/node/geo/nodetest"
+	"github.com/twinspan/twinspan/log/node"
+	"github.com/twinspan/twinspan/log/node/nodetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -6,7 +6,7 @@ import (
 	"net"
 	"sync"
 
-	client "github.com/twinspan/twinspan/log/client/geo"
+	"github.com/twinspan/twinspan/log/client"
 
 	"github.com/twinspan/twinspan/log"
 )

@@ -13,7 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/twinspan/twinspan/log"
-	client "github.com/twinspan/twinspan/log/client/geo"
+	"github.com/twinspan/twinspan/log/client"
 	"github.com/twinspan/twinspan/log/meta"
 	"github.com/twinspan/twinspan/log/quorum"
 	"github.com/twinspan/twinspan/log/wire"

@@ -18,9 +18,9 @@ import (
 
 	"github.com/twinspan/twinspan/internal/wan"
 	"github.com/twinspan/twinspan/log"
-	client "github.com/twinspan/twinspan/log/client/geo"
+	"github.com/twinspan/twinspan/log/client"
 	"github.com/twinspan/twinspan/log/meta"
-	node "github.com/twinspan/twinspan/log/node/geo"
+	"github.com/twinspan/twinspan/log/node"
 	"github.com/twinspan/twinspan/log/vfs"
 )
 

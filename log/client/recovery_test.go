@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/twinspan/twinspan/log"
-	client "github.com/twinspan/twinspan/log/client/geo"
+	"github.com/twinspan/twinspan/log/client"
 	"github.com/twinspan/twinspan/log/meta"
 	"github.com/twinspan/twinspan/log/quorum"
 )

@@ -10,7 +10,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/twinspan/twinspan/log"
-	client "github.com/twinspan/twinspan/log/client/geo"
+	"github.com/twinspan/twinspan/log/client"
 	"github.com/twinspan/twinspan/log/conformance"
 	"github.com/twinspan/twinspan/log/meta"
 	"github.com/twinspan/twinspan/log/quorum"
