@@ -173,6 +173,8 @@ func (c *Client) call(ctx context.Context, q *request) (*response, error) {
 			case errors.Is(err, log.ErrUnknown):
 				unknown = true
 			case errors.Is(err, log.ErrUnavailable):
+			case unknown:
+				return nil, fmt.Errorf("metadata: %w, and then: %w", log.ErrUnknown, err)
 			default:
 				return nil, err // the cluster's answer
 			}

@@ -25,6 +25,8 @@ var (
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
 
+const whatSet = "set" // the one kind of change that Raft does not bear to fail
+
 // disk is Raft's log and its few variables in one bbolt file: every change is
 // durable when the call returns. The first failed write ends it: what a file
 // holds after that only a new start can tell. Only a write that found no room is
@@ -35,6 +37,7 @@ type disk struct {
 	mu     sync.Mutex
 	err    error
 	failed chan struct{} // closed with err; owner: the disk
+	mute   chan struct{} // closed when nothing that Raft says is heard any more; owner: Run
 }
 
 // openDisk fails when another process has the file.
@@ -49,7 +52,7 @@ func openDisk(dir string) (*disk, error) {
 		}
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	d := &disk{db: db, failed: make(chan struct{})}
+	d := &disk{db: db, failed: make(chan struct{}), mute: make(chan struct{})}
 	err = d.update("make", func(tx *bolt.Tx) error {
 		for _, b := range [][]byte{bucketLog, bucketVars} {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
@@ -100,7 +103,7 @@ func (d *disk) update(what string, f func(*bolt.Tx) error) error {
 	}
 	if err := d.db.Update(f); err != nil {
 		err = fmt.Errorf("metadata: raft's log: %s: %w", what, err)
-		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		if what != whatSet && (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)) {
 			return fmt.Errorf("%w: %w", err, log.ErrFull)
 		}
 		d.mu.Lock()
@@ -221,9 +224,20 @@ func (d *disk) DeleteRange(from, to uint64) error {
 	})
 }
 
-// Set is part of raft.StableStore.
+// Set is part of raft.StableStore. Raft panics when it can't write its term. So a
+// write that fails ends the disk and returns when this node's Raft is cut off from
+// all others: what it believes to have promised then, nobody hears.
 func (d *disk) Set(k, v []byte) error {
-	return d.update("set", func(tx *bolt.Tx) error { return tx.Bucket(bucketVars).Put(k, v) })
+	err := d.update(whatSet, func(tx *bolt.Tx) error { return tx.Bucket(bucketVars).Put(k, v) })
+	if err != nil {
+		<-d.mute
+	}
+	return nil
+}
+
+// store is Set for who can bear an error.
+func (d *disk) store(k []byte, v uint64) error {
+	return d.update(whatSet, func(tx *bolt.Tx) error { return tx.Bucket(bucketVars).Put(k, key(v)) })
 }
 
 // Get is part of raft.StableStore.

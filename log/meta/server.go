@@ -172,7 +172,7 @@ func (s *Server) raftConfig() *raft.Config {
 // Run takes part until ctx ends or the disk fails, and closes the directory. It
 // may be called once. A cluster is formed when every voter of the list was reached
 // and none has been part of one; until then, and until a leader is elected, Do and
-// the reads wait. Raft ends the process when it can't write its vote.
+// the reads wait.
 func (s *Server) Run(ctx context.Context) (err error) {
 	s.mu.Lock()
 	if s.ran {
@@ -199,6 +199,18 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	s.raft = r
 	s.mu.Unlock()
 
+	over := make(chan struct{}) // closed when Raft is
+	var silence sync.WaitGroup
+	silence.Go(func() { // see disk.Set; it may come while the rest waits for Raft
+		select {
+		case <-s.disk.failed:
+			_ = transport.Close() // there is a better error already
+		case <-over:
+		}
+		close(s.disk.mute)
+	})
+	defer silence.Wait()
+	defer close(over)
 	inner, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	for _, f := range []func(context.Context, *raft.Raft){s.pump, s.readLoop, s.keepMembers} {

@@ -463,6 +463,39 @@ func TestNewcomer(t *testing.T) {
 	})
 }
 
+// TestDiskFails takes the disk away: Run says so, nobody is told that something is
+// done, and what was done before is there after a new start.
+func TestDiskFails(t *testing.T) {
+	t.Parallel()
+	for _, names := range [][]string{{"a1"}, {"a1", "a2", "b1"}} {
+		c := newCluster(t, names...)
+		client := c.client()
+		createOn(t, client, "s")
+		leader := c.leader()
+		node := c.nodes[leader]
+		if err := node.server.disk.db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		_, err := node.server.propose(within(t, 10*time.Second), cursorAt("s", "g", 0))
+		if err == nil {
+			t.Fatal("done without a disk")
+		}
+		select {
+		case err := <-node.done:
+			if err == nil {
+				t.Fatal("Run is content without a disk")
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("Run goes on without a disk")
+		}
+		node.cancel = nil
+		c.start(leader)
+		if _, err := client.Stream(within(t, 20*time.Second), "s"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestBadConfig(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

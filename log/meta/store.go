@@ -13,7 +13,9 @@ import (
 //
 // Errors, besides those of the commands: log.ErrUnavailable when no leader was
 // reached within ctx and nothing was changed; log.ErrUnknown when a command may or
-// may not have been applied. Every command may then be repeated.
+// may not have been applied. Every command may then be repeated. A command that
+// was refused after an attempt of unknown outcome fails with both errors: what was
+// refused the second time may still be on its way for the first.
 type Store interface {
 	// Do applies a command and waits until it is durable on a majority.
 	Do(ctx context.Context, c Command) (Result, error)

@@ -235,7 +235,7 @@ func Install(dir, node string, s Seed) (err error) {
 	}
 	// In this order every step leaves what Raft can start from: its term is never
 	// below its entries', and the snapshot is newer than all entries in the log.
-	if err := d.SetUint64(keyCurrentTerm, s.Term); err != nil {
+	if err := d.store(keyCurrentTerm, s.Term); err != nil {
 		return err
 	}
 	var conf raft.Configuration
