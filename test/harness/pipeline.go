@@ -412,7 +412,7 @@ func (p *Pipeline) Audit(ctx context.Context, executed string) (a Audit, err err
 
 // client reads the log as a tool in city a.
 func (p *Pipeline) client() (log.Log, error) {
-	return client.New(client.Config{Nodes: []string{p.NodeAddress()}, Name: "audit", Logger: zerolog.Nop()})
+	return client.New(client.Config{Nodes: []string{p.NodeAddress()}, City: "a", Name: "audit", Logger: zerolog.Nop()})
 }
 
 // Command prepares an operator's command with the Ops configuration, such as
