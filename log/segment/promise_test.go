@@ -210,9 +210,9 @@ func step(ctx context.Context, r *rand.Rand, s *segment.Store, p *promise, name 
 	if err := rep.Close(ctx, end, max(lsoAt(end), d.FirstLSO)); err != nil {
 		return err
 	}
+	whole := rep.Info().Complete // not when the disk was full for what was queued
 	p.fact(id, func(f *fact) {
-		f.closed, f.last, f.acked = true, end, min(f.acked, end)
-		f.complete = end < next
+		f.closed, f.last, f.acked, f.complete = true, end, min(f.acked, end), whole
 	})
 	return aside(ctx, r, s, p, name)
 }

@@ -83,14 +83,17 @@ func (s *Store) writeOwn(ctx context.Context, r *Replica, w rewrite) (*archive, 
 		aw.title(r, w, missing)
 		s.mu.Unlock()
 		a, err = aw.finish()
-		if err == nil {
-			err = s.fs.Rename(temp, path)
-		}
-		if err == nil {
-			a.path = path
+		err = s.diskError(err)
+	}
+	if err == nil {
+		a.path = path
+		if err = s.fs.Rename(temp, path); err == nil {
 			err = s.fs.SyncDir(s.shelfPath(r.id.Stream))
 		}
-		err = s.diskError(err)
+		if err != nil { // even for want of space: which file has the name now is not known
+			s.die(fmt.Errorf("segment file: %w", err))
+			err = fmt.Errorf("%w: %w", log.ErrUnavailable, err)
+		}
 	}
 	if err != nil {
 		err = errors.Join(err, aw.f.Close())
