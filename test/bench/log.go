@@ -19,7 +19,12 @@ type logSettings struct {
 	window int
 	spell  time.Duration
 	only   string
-	dir    string
+	// segments is how many closed segments the node of the cold start has.
+	segments int
+	dir      string
+	// profile is a folder for CPU profiles of one spell of load on our side;
+	// empty: none.
+	profile string
 }
 
 // results are the figures of the last line, in the order they were found.
@@ -152,6 +157,11 @@ func compare(ctx context.Context, s logSettings, r *results) error {
 		}
 	}
 	report(field, r)
+	if s.profile != "" {
+		if err := profile(ctx, s, own, field[1]); err != nil {
+			return err
+		}
+	}
 	return countFlushes(ctx, s, field, r)
 }
 

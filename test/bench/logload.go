@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -102,15 +103,17 @@ func (m measured) quantile(q float64) time.Duration {
 	return m.latencies[min(len(m.latencies)-1, int(q*float64(len(m.latencies))))]
 }
 
-// payloads do not compress.
+// payloads are like rows of text and numbers: they compress to about half.
 var payloads = func() [][]byte {
 	r := rand.New(rand.NewPCG(1, 2))
-	out := make([][]byte, 256)
+	out := make([][]byte, 4096)
 	for i := range out {
-		out[i] = make([]byte, entryBytes)
-		for j := range out[i] {
-			out[i][j] = byte(r.Uint32())
+		b := make([]byte, 0, entryBytes+64)
+		for len(b) < entryBytes {
+			b = fmt.Appendf(b, "customer-%016x|%d|paid|2026-01-%02d 10:%02d:%02d.%06d|", r.Uint64(), r.IntN(1e9), 1+r.IntN(28), r.IntN(60), r.IntN(60), r.IntN(1e6))
+			b = binary.LittleEndian.AppendUint64(b, r.Uint64())
 		}
+		out[i] = b[:entryBytes]
 	}
 	return out
 }()

@@ -15,6 +15,8 @@ import (
 	"github.com/twinspan/twinspan/internal/child"
 	"github.com/twinspan/twinspan/internal/wan"
 	"github.com/twinspan/twinspan/log"
+	"github.com/twinspan/twinspan/log/client"
+	"github.com/twinspan/twinspan/log/meta"
 	"github.com/twinspan/twinspan/log/quorum"
 )
 
@@ -235,10 +237,83 @@ func recovery(ctx context.Context, s logSettings, r *results) error {
 	return nil
 }
 
-// coldSegments is how many closed segments the node of the cold start has.
-const coldSegments = 10000
-
-// coldStart fills a node with closed segments and starts it again.
+// coldStart fills a node with closed segments, kills it, and measures how long its
+// process takes until it serves the first and the last of them.
 func coldStart(ctx context.Context, s logSettings, r *results) error {
+	own, err := startOwn(ctx, s.binary, filepath.Join(s.dir, "cold"), []place{{name: "n1", city: "a", listen: freeAddress()}})
+	if err != nil {
+		return err
+	}
+	defer stopping(own)
+	l, err := own.client(client.Config{City: "a", SegmentBytes: 1, Policy: &meta.Policy{Rule: quorum.NodeRule{Total: 1}, Loss: meta.LossBlock}})
+	if err != nil {
+		return err
+	}
+	w, err := l.OpenWriter(ctx, "cold")
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	for range s.segments {
+		o, err := w.Append(ctx, log.Draft{Topic: log.TopicData, EndsTransaction: true, Payload: payloads[0]})
+		if err == nil {
+			_, err = w.Wait(ctx, o)
+		}
+		if err != nil {
+			return errors.Join(err, w.Close())
+		}
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	segments, err := own.metric(ctx, 0, "twinspan_log_segments")
+	if err != nil {
+		segments = float64(s.segments)
+	}
+	fmt.Printf("  cold start: %.0f segments made in %s\n", segments, short(time.Since(began)))
+	var took []float64
+	for range 3 {
+		if err := own.processes[0].Kill(); err != nil {
+			return err
+		}
+		began := time.Now()
+		if err := own.start(0); err != nil {
+			return err
+		}
+		if err := firstAndLast(ctx, own, log.Offset(s.segments)); err != nil {
+			return err
+		}
+		took = append(took, time.Since(began).Seconds())
+	}
+	fmt.Printf("log: a node with %.0f closed segments serves %.2f s after its process was started\n", segments, median(took))
+	r.add("cold_start_seconds", "%.2f", median(took))
+	r.add("cold_segments", "%.0f", segments)
+	r.want(median(took) < 5, fmt.Sprintf("a cold start takes %.1f s, less than 5 are wanted", median(took)))
 	return nil
+}
+
+// firstAndLast reads the first and the last entry, as soon as the node lets it.
+func firstAndLast(ctx context.Context, own *ownSide, n log.Offset) error {
+	return until(ctx, "cold start", func() (bool, error) {
+		if !own.processes[0].Running() {
+			return false, fmt.Errorf("the node ended: %w", own.processes[0].Err())
+		}
+		l, err := own.client(client.Config{City: "a", ReconnectFor: time.Second})
+		if err != nil {
+			return false, err
+		}
+		for _, from := range []log.Offset{0, n - 1} {
+			rd, err := l.OpenReader(ctx, "cold", log.ReaderOptions{From: from})
+			if err != nil {
+				return false, nil //nolint:nilerr // not up yet
+			}
+			once, cancel := context.WithTimeout(ctx, time.Second)
+			e, err := rd.Next(once)
+			cancel()
+			if closing := rd.Close(); err != nil || closing != nil || e.Offset != from {
+				return false, closing
+			}
+		}
+		return true, nil
+	})
 }

@@ -258,22 +258,28 @@ func (s *ownSide) flushes(ctx context.Context) (total float64, err error) {
 	return total, nil
 }
 
-// log makes a client whose new streams have the rule.
+// log makes a client whose new streams have the rule. Its segments are large
+// enough to stay open: closing them, and what follows, is measured by itself.
 func (s *ownSide) log(city, bind string, rule quorum.NodeRule) (*client.Client, error) {
-	var nodes []string
-	for _, p := range s.places {
-		if !p.witness {
-			nodes = append(nodes, p.address)
-		}
-	}
 	d := &net.Dialer{}
 	if bind != "" {
 		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(bind)}
 	}
-	c, err := client.New(client.Config{
-		Nodes: nodes, City: city, Policy: &meta.Policy{Rule: rule, Loss: meta.LossBlock}, WindowBytes: 64 << 20, RetainBytes: 64 << 20, Logger: zerolog.Nop(),
+	return s.client(client.Config{
+		City: city, Policy: &meta.Policy{Rule: rule, Loss: meta.LossBlock}, WindowBytes: 64 << 20, RetainBytes: 64 << 20, SegmentBytes: 64 << 30,
 		Dial: func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) },
 	})
+}
+
+// client makes one that stop closes.
+func (s *ownSide) client(cfg client.Config) (*client.Client, error) {
+	for _, p := range s.places {
+		if !p.witness {
+			cfg.Nodes = append(cfg.Nodes, p.address)
+		}
+	}
+	cfg.Logger = zerolog.Nop()
+	c, err := client.New(cfg)
 	if err == nil {
 		s.logs = append(s.logs, c)
 	}
