@@ -61,4 +61,4 @@ func TestSmoke(t *testing.T) {
 }
 
 // smoke is which scenarios the short run takes.
-const smoke = "^alone$"
+const smoke = "^(alone|kill-node|partition)$"

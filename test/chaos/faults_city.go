@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"syscall"
+	"time"
 )
 
 // killCity kills all nodes of a city at once, and starts them again.
@@ -49,10 +51,106 @@ func wipedCity(ctx context.Context, r *run) error {
 		return err
 	}
 	r.lose(city)
-	err := errors.Join(r.Wipe(names...), r.sleep(ctx, 0.2))
+	err := errors.Join(r.Wipe(names...), r.sleep(ctx, 0.2), r.forget(ctx, names...))
 	r.regain(city)
 	r.say("the nodes of city %s are started on empty disks", city)
-	return errors.Join(err, r.readmit(ctx, names...), r.whole(ctx), r.sleep(ctx, 0.1))
+	return errors.Join(err, r.Start(ctx, names...), r.sleep(ctx, 0.2), r.whole(ctx))
+}
+
+// degrade takes a city away for longer than the writers wait for it: by a line
+// that is cut, and by all its nodes killed.
+func degrade(ctx context.Context, r *run) error {
+	for i, city := range r.scenario.storing() {
+		r.say("city %s is gone", city)
+		if err := errors.Join(r.CutOff(city, r.cut(i))); err != nil {
+			return err
+		}
+		if i == 1 {
+			if err := r.Kill(r.In(city)...); err != nil {
+				return err
+			}
+		}
+		r.lose(city)
+		err := r.sleep(ctx, 0.5)
+		r.regain(city)
+		r.say("city %s is back", city)
+		if err := errors.Join(err, r.Heal(), r.Start(ctx, r.In(city)...), r.sleep(ctx, 0.1), r.whole(ctx)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeover loses the city with the majority of the votes, with all that runs in
+// it, has the other one take over, and brings the old one back.
+func takeover(ctx context.Context, r *run) error {
+	lost, left := "a", "b"
+	gone, by := r.In(lost), r.Storing(left)[0]
+	r.say("city %s is lost", lost)
+	if err := r.Kill(gone...); err != nil {
+		return err
+	}
+	r.lose(lost)
+	for _, name := range r.workersIn(lost) {
+		if err := r.EndWorker(name, syscall.SIGKILL); err != nil {
+			return err
+		}
+	}
+	if err := r.sleep(ctx, 0.1); err != nil {
+		return err
+	}
+	if err := r.insist(ctx, by, "log", "takeover", "--attest-fenced", lost, "--yes", "--reason", "city "+lost+" is lost"); err != nil {
+		return err
+	}
+	r.say("city %s has taken over", left)
+	err := r.sleep(ctx, 0.5)
+	r.regain(lost)
+	r.say("city %s comes back as it was", lost)
+	if err := errors.Join(err, r.Start(ctx, gone...)); err != nil {
+		return err
+	}
+	for _, name := range r.workersIn(lost) {
+		if err := r.hire(name); err != nil {
+			return err
+		}
+	}
+	if err := r.sleep(ctx, 0.3); err != nil {
+		return err
+	}
+	for _, name := range gone {
+		if err := r.rejoin(ctx, by, name); err != nil {
+			return err
+		}
+	}
+	return r.whole(ctx)
+}
+
+// rejoin takes a quarantined node in again: it ends, and whoever supervises it
+// starts it.
+func (r *run) rejoin(ctx context.Context, by, name string) error {
+	if err := r.insist(ctx, by, "log", "nodes", "rejoin", name, "--yes", "--reason", "it is back"); err != nil {
+		return err
+	}
+	for range 100 {
+		if !r.Running(name) {
+			break
+		}
+		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return r.Start(ctx, name)
+}
+
+// workersIn a city.
+func (r *run) workersIn(city string) []string {
+	var out []string
+	for _, w := range workers {
+		if r.city(w.city) == city {
+			out = append(out, w.name)
+		}
+	}
+	return out
 }
 
 // mixed does any of the others' deeds.

@@ -31,22 +31,17 @@ func (r *run) small() []string {
 	return out
 }
 
-// wipedNode takes a node's disk away and brings it back empty.
+// wipedNode takes a node's disk away and brings it back empty, one in each city.
 func wipedNode(ctx context.Context, r *run) error {
-	names := r.Storing()
-	for i := range 2 {
-		// One in each city: what a rule of one node in each needs stays somewhere.
-		name := names[(r.random.IntN(len(names)/2) + i*len(names)/2)]
+	for _, city := range r.scenario.storing() {
+		name := pick(r, r.Storing(city))
 		r.say("node %s is killed and wiped", name)
-		err := errors.Join(r.Kill(name), r.Wipe(name), r.sleep(ctx, 0.1))
-		if err != nil {
+		if err := errors.Join(r.Kill(name), r.Wipe(name), r.sleep(ctx, 0.1), r.forget(ctx, name)); err != nil {
 			return err
 		}
 		r.say("node %s is started on an empty disk", name)
-		if err := errors.Join(r.readmit(ctx, name), r.sleep(ctx, 0.15)); err != nil {
-			return err
-		}
-		if err := r.whole(ctx); err != nil {
+		// What it held is copied before the next one goes.
+		if err := errors.Join(r.Start(ctx, name), r.sleep(ctx, 0.1), r.whole(ctx)); err != nil {
 			return err
 		}
 	}

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/twinspan/twinspan/internal/cli"
 	"github.com/twinspan/twinspan/test/chaos/lab"
 )
 
@@ -21,7 +23,7 @@ func (r *run) tool(ctx context.Context, node string, args ...string) (string, er
 	text := strings.TrimSpace(string(out))
 	r.logger.Info().Strs("command", args).Str("node", node).Err(err).Msg(text)
 	if err != nil {
-		return text, fmt.Errorf("twinspan %s: %w: %s", strings.Join(args, " "), err, text)
+		return text, fmt.Errorf("twinspan %s: %w: %s", strings.Join(args, " "), err, cli.OneLine(text))
 	}
 	return text, nil
 }
@@ -51,12 +53,41 @@ func (r *run) whole(ctx context.Context) error {
 	}
 }
 
-// readmit starts nodes whose disks were wiped, after the operator has told the
-// cluster that what they had is gone.
-func (r *run) readmit(ctx context.Context, names ...string) error {
+// forget tells the cluster that what stopped nodes had is gone, so that others may
+// come under their names.
+func (r *run) forget(ctx context.Context, names ...string) error {
+	by := ""
+	for _, name := range r.Storing() {
+		if !slices.Contains(names, name) {
+			by = name
+		}
+	}
 	var errs []error
 	for _, name := range names {
-		errs = append(errs, r.Start(ctx, name))
+		errs = append(errs, r.insist(ctx, by, "log", "nodes", "forget", name, "--yes", "--reason", "its disk is gone"))
 	}
 	return errors.Join(errs...)
+}
+
+// insist repeats a command that may fail while the cluster finds itself.
+func (r *run) insist(ctx context.Context, node string, args ...string) error {
+	for try := 0; ; try++ {
+		_, err := r.tool(ctx, node, args...)
+		if err == nil || try == 20 {
+			return err
+		}
+		if err := sleep(ctx, 250*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// verify has every replica of every segment read and compared.
+func (r *run) verify(ctx context.Context) {
+	if r.engine != twinSpan {
+		return
+	}
+	if out, err := r.tool(ctx, r.Storing()[0], "log", "verify"); err != nil {
+		r.report.extra = append(r.report.extra, fmt.Sprintf("the replicas differ: %v\n%s", err, out))
+	}
 }

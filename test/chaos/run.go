@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -189,7 +190,7 @@ func (r *run) reach(city string, only ...string) reach {
 			names = append(names, name)
 		}
 	}
-	out := reach{Engine: r.engine, Nodes: unique(r.Addresses(names...)), City: city, Source: r.Source(city).String()}
+	out := reach{Engine: r.engine, Nodes: unique(r.Addresses(names...)), City: city, Cities: r.scenario.storing(), Source: r.Source(city).String(), Degrade: r.scenario.degrade}
 	if len(only) > 0 {
 		out.Only = out.Nodes
 	}
@@ -231,12 +232,23 @@ func (r *run) hire(name string) error {
 func (r *run) prepare(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	for _, s := range r.streams {
-		if _, err := r.worker.Probe(ctx, s.Name); err != nil {
+	return r.eachStream(func(name string) error {
+		if _, err := r.worker.Probe(ctx, name); err != nil {
 			return fmt.Errorf("the cluster takes no writer: %w", err)
 		}
+		return nil
+	})
+}
+
+// eachStream calls f for all streams at once.
+func (r *run) eachStream(f func(name string) error) error {
+	errs := make([]error, len(r.streams))
+	var all sync.WaitGroup
+	for i, s := range r.streams {
+		all.Go(func() { errs[i] = f(s.Name) })
 	}
-	return nil
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 // heal undoes all that can be undone.
@@ -248,27 +260,39 @@ func (r *run) heal(ctx context.Context) error {
 // final appends a last entry to each stream, which only succeeds when the stream
 // is alive, and reads all of it in every way there is.
 func (r *run) final(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	var errs []error
-	for _, s := range r.streams {
-		end, err := r.worker.Probe(ctx, s.Name)
+	var dead sync.Map // streams that take no writer, and why
+	err := r.eachStream(func(name string) error {
+		end, err := r.worker.Probe(ctx, name)
 		if err != nil {
-			r.report.extra = append(r.report.extra, fmt.Sprintf("stream %s takes no writer after everything was healed: %v", s.Name, err))
+			dead.Store(name, err)
+			return nil
+		}
+		return r.readAll(ctx, name, end)
+	})
+	for name, err := range dead.Range {
+		r.report.extra = append(r.report.extra, fmt.Sprintf("stream %s takes no writer after everything was healed: %v", name, err))
+	}
+	err = errors.Join(err, r.whole(ctx))
+	r.verify(ctx)
+	return err
+}
+
+// readAll reads a stream up to its end in every way there is.
+func (r *run) readAll(ctx context.Context, stream string, end log.Offset) error {
+	var errs []error
+	for via, reach := range r.ways() {
+		l, err := reach.connect("chaos/final", r.logger)
+		if err != nil {
+			errs = append(errs, err)
 			continue
 		}
-		for via, reach := range r.ways() {
-			l, err := reach.connect("chaos/final", r.logger)
-			if err != nil {
-				errs = append(errs, err)
-				continue
-			}
-			limited, cancel := context.WithTimeout(ctx, 30*time.Second)
-			// What goes wrong is in the history, and counts as unreadable.
-			_ = r.worker.Final(limited, l, s.Name, end, via)
-			cancel()
-			errs = append(errs, l.Close())
-		}
+		limited, cancel := context.WithTimeout(ctx, 30*time.Second)
+		// What goes wrong is in the history, and counts as unreadable.
+		_ = r.worker.Final(limited, l, stream, end, via)
+		cancel()
+		errs = append(errs, l.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -16,7 +16,9 @@ type scenario struct {
 	protect []string
 	// strongBounds: see check.Options.
 	strongBounds bool
-	faults       func(context.Context, *run) error
+	// degrade lets writers do without a city after so long; 0: they wait.
+	degrade time.Duration
+	faults  func(context.Context, *run) error
 }
 
 // storing are the cities that store entries.
@@ -39,6 +41,13 @@ func cities() []lab.Node {
 		{Name: "a1", City: "a"}, {Name: "a2", City: "a"}, {Name: "b1", City: "b"}, {Name: "b2", City: "b"},
 		{Name: "w", City: "c", Witness: true},
 	}
+}
+
+// lopsided is two cities, the first of which has the majority of the votes.
+func lopsided() []lab.Node {
+	n := cities()
+	n[4].City = "a"
+	return n
 }
 
 // alone is a cluster of one node.
@@ -74,6 +83,11 @@ func scenarios(engine string) []*scenario {
 		{name: "isolate-node", about: "one node is cut off from everybody", nodes: cities(), protect: both, faults: isolateNode},
 		{name: "slow-link", about: "the line between the cities is slow and thin", nodes: cities(), protect: both, faults: slowLink},
 		{name: "full-disk", about: "a node's disk is full, then it has room again", nodes: smallDisks(cities()), protect: both, faults: fullDisk},
+		{name: "wiped-node", about: "a node comes back on an empty disk", nodes: cities(), protect: both, faults: wipedNode},
+		{name: "damaged-node", about: "a node comes back with bytes changed in its files", nodes: cities(), protect: both, faults: damagedNode},
+		{name: "wiped-city", about: "a city comes back on empty disks", nodes: cities(), protect: both, faults: wipedCity},
+		{name: "degrade", about: "a city is gone, writers do without it and say so; it comes back", nodes: cities(), protect: both, degrade: time.Second, faults: degrade},
+		{name: "takeover", about: "the city with the majority is lost, the other takes over; it comes back", nodes: lopsided(), protect: both, degrade: time.Second, faults: takeover},
 		{name: "rolling-restart", about: "every node is restarted in order, one after the other", nodes: cities(), protect: both, faults: rollingRestart},
 		{name: "alone", about: "the one node of a cluster without others is killed and started again", nodes: alone(), faults: killNode},
 		{name: "mixed", about: "any of these, one after the other", nodes: cities(), protect: both, faults: mixed},

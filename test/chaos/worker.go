@@ -16,6 +16,8 @@ import (
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/client"
 	"github.com/twinspan/twinspan/log/jetstream"
+	"github.com/twinspan/twinspan/log/meta"
+	"github.com/twinspan/twinspan/log/quorum"
 	"github.com/twinspan/twinspan/test/chaos/history"
 	"github.com/twinspan/twinspan/test/chaos/load"
 )
@@ -39,7 +41,10 @@ type reach struct {
 	Engine string   `json:"engine"`
 	Nodes  []string `json:"nodes"`
 	City   string   `json:"city"`
+	Cities []string `json:"cities"` // that store entries
 	Source string   `json:"source"` // address its connections come from: the network tells the city by it
+	// Degrade is after how long a stream does without a city; 0: it waits.
+	Degrade time.Duration `json:"degrade"`
 	// Only, when set, lets nothing else be reached.
 	Only []string `json:"only,omitempty"`
 }
@@ -81,9 +86,25 @@ func (r reach) connect(name string, logger zerolog.Logger) (log.Log, error) {
 		})
 	}
 	return client.New(client.Config{
+		City: r.City, OpenFor: 8 * time.Second, Policy: r.policy(),
 		Nodes: r.Nodes, Name: name, Dial: r.dial, Logger: logger,
 		DialTimeout: 2 * time.Second, RequestTimeout: 5 * time.Second, IdleTimeout: 5 * time.Second, ReconnectFor: 5 * time.Second,
 	})
+}
+
+// policy of the streams that this client creates.
+func (r reach) policy() *meta.Policy {
+	p := &meta.Policy{Rule: quorum.NodeRule{Cities: map[string]int{}}, Loss: meta.LossBlock}
+	for _, city := range r.Cities {
+		p.Rule.Cities[city] = 1
+	}
+	if len(r.Cities) < 2 {
+		p.Rule = quorum.NodeRule{Total: 1}
+	}
+	if r.Degrade > 0 {
+		p.Loss, p.After = meta.LossDegradeAfter, r.Degrade
+	}
+	return p
 }
 
 var errElsewhere = errors.New("chaos: this client may not go there")
