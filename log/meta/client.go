@@ -15,7 +15,7 @@ import (
 const (
 	tryFor   = 3 * time.Second // one request to one node; a frozen node must not eat the caller's time
 	pauseMin = 20 * time.Millisecond
-	pauseMax = 300 * time.Millisecond
+	pauseMax = 200 * time.Millisecond
 )
 
 // Client is a Store over the wire. It is safe for concurrent use.

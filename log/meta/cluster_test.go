@@ -219,12 +219,17 @@ type cluster struct {
 	n     *network
 	peers []Peer
 	nodes map[string]*testNode
+	beat  time.Duration
 }
 
 const testHeartbeat = 150 * time.Millisecond
 
 func newCluster(t testing.TB, names ...string) *cluster {
-	c := &cluster{t: t, n: newNetwork(t), nodes: map[string]*testNode{}}
+	return newClusterOf(t, testHeartbeat, names...)
+}
+
+func newClusterOf(t testing.TB, heartbeat time.Duration, names ...string) *cluster {
+	c := &cluster{t: t, n: newNetwork(t), nodes: map[string]*testNode{}, beat: heartbeat}
 	dir := t.TempDir()
 	for _, name := range names {
 		c.peers = append(c.peers, Peer{Name: name, Address: name}) // here a name is its address
@@ -254,7 +259,7 @@ func (c *cluster) startWith(name string, peers []Peer) {
 	c.t.Helper()
 	node := c.nodes[name]
 	node.accept = make(chan net.Conn)
-	heartbeat := testHeartbeat
+	heartbeat := c.beat
 	if len(peers) == 1 {
 		heartbeat = 0
 	}

@@ -159,3 +159,28 @@ func TestThroughput(t *testing.T) {
 		}
 	}
 }
+
+// TestFailover measures how long the metadata is away when its leader is killed, as
+// it is configured by default.
+func TestFailover(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a measurement")
+	}
+	c := newClusterOf(t, 0, "a1", "a2", "b1", "b2", "w1")
+	c.n.mu.Lock()
+	c.n.delay = 15 * time.Millisecond
+	c.n.mu.Unlock()
+	client := c.client()
+	createOn(t, client, "s")
+	var took []time.Duration
+	for range 8 {
+		leader := c.leader()
+		c.vanish(leader)
+		began := time.Now()
+		must(t)(client.Do(within(t, 20*time.Second), Command{Own: &Own{Stream: "s"}}))
+		took = append(took, time.Since(began))
+		c.start(leader)
+	}
+	slices.Sort(took)
+	t.Logf("RESULT meta-failover kills=%d p50_ms=%d max_ms=%d", len(took), took[len(took)/2].Milliseconds(), took[len(took)-1].Milliseconds())
+}

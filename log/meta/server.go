@@ -32,7 +32,7 @@ type Config struct {
 	Accept <-chan net.Conn // owner: the caller; unbuffered or small; not closed while Run runs
 	Log    zerolog.Logger
 	// Heartbeat is how long a follower waits for its leader before it thinks of an
-	// election, and how long that may take: 1 s; 50 ms in a cluster of one.
+	// election, and how long that may take: 500 ms; 50 ms in a cluster of one.
 	Heartbeat time.Duration
 }
 
@@ -104,7 +104,7 @@ func New(c Config) (*Server, error) {
 		return nil, fmt.Errorf("metadata: %w", err)
 	}
 	if c.Heartbeat == 0 {
-		if c.Heartbeat = time.Second; len(c.Cluster) == 1 {
+		if c.Heartbeat = 500 * time.Millisecond; len(c.Cluster) == 1 {
 			c.Heartbeat = 50 * time.Millisecond
 		}
 	}
@@ -158,7 +158,10 @@ func (s *Server) Close() error {
 func (s *Server) raftConfig() *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(s.cfg.Node)
-	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = s.cfg.Heartbeat, s.cfg.Heartbeat, s.cfg.Heartbeat/2
+	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = s.cfg.Heartbeat, s.cfg.Heartbeat, s.cfg.Heartbeat
+	// The lease may be as long as that: no read relies on it. Pre-votes are refused
+	// by all that have not missed the leader themselves, so a new one takes two to
+	// three heartbeats.
 	c.CommitTimeout = min(50*time.Millisecond, s.cfg.Heartbeat/10)
 	c.MaxAppendEntries = 256
 	c.BatchApplyCh = true
@@ -229,7 +232,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		err = s.machine.stopped()
 	}
 	// In this order: Raft resolves every future while it runs, a leader that lost
-	// its majority after half a heartbeat; one that is shut down forgets some.
+	// its majority after a heartbeat; one that is shut down forgets some.
 	cancel()
 	wg.Wait()
 	s.mu.Lock()
