@@ -54,19 +54,20 @@ type reply struct {
 // authority is the metadata: what is decided, once and for all. It is a small
 // model of log/meta of its own, against which the real State is compared.
 type authority struct {
-	epoch    uint32
-	gen      uint32
-	listed   []int32 // segments, oldest first
-	number   uint32  // of the next
-	first    int32
-	lso      int32
-	nodes    [nodesMax]uint16 // identity registered; 0: none
-	drained  [nodesMax]bool
-	degraded [citiesMax]bool
-	cursors  [readersMax]int32
-	below    int32    // everything below was trimmed
-	emptied  *segment // the last one that was closed without an entry
-	list     *listing
+	epoch     uint32
+	gen       uint32
+	listed    []int32 // segments, oldest first
+	number    uint32  // of the next
+	first     int32
+	lso       int32
+	nodes     [nodesMax]uint16 // identity registered; 0: none
+	forgotten [nodesMax]uint16 // in takeovers: this identity and all before it
+	drained   [nodesMax]bool
+	degraded  [citiesMax]bool
+	cursors   [readersMax]int32
+	below     int32    // everything below was trimmed
+	emptied   *segment // the last one that was closed without an entry
+	list      *listing
 }
 
 // listing is an immutable picture of the segments, as a node's local view has it.
@@ -74,12 +75,16 @@ type listing struct {
 	segs   []int32
 	closed []bool
 	number uint32
+	at     int // index in the mirror's history
 }
 
 func (a *authority) relist(w *world) {
 	l := &listing{segs: append([]int32(nil), a.listed...), number: a.number}
 	for _, s := range a.listed {
 		l.closed = append(l.closed, w.segs[s].closed)
+	}
+	if w.mirror != nil {
+		l.at = len(w.mirror.views)
 	}
 	a.list = l
 }
@@ -111,7 +116,7 @@ func (w *world) apply(c *command) reply {
 		}
 		a.degraded[c.city] = !c.off
 	case cmdRegister:
-		if c.inc < a.nodes[c.node] {
+		if c.inc < a.nodes[c.node] || c.inc <= a.forgotten[c.node] && c.inc != a.nodes[c.node] {
 			r.outcome = quorum.Refused // it was forgotten
 			break
 		}
@@ -121,6 +126,10 @@ func (w *world) apply(c *command) reply {
 		}
 		a.nodes[c.node] = c.inc
 	case cmdDrain:
+		if a.nodes[c.node] == 0 {
+			r.outcome = quorum.Refused
+			break
+		}
 		a.drained[c.node] = !c.off && !w.calm // a late one would hold for ever
 	case cmdHeld:
 		w.held(c, &r)
@@ -310,7 +319,8 @@ type call struct {
 	command command
 	reply   reply
 	waiting bool
-	client  uint8 // a writer; or the keeper, which asks nothing back
+	gen     uint32 // of the metadata that was asked
+	client  uint8  // a writer; or the keeper, which asks nothing back
 	process uint32
 }
 
@@ -319,7 +329,7 @@ const keeper = 0xff
 // ask sends a command; its answer comes as evAnswered, possibly Unknown.
 func (w *world) ask(client uint8, process uint32, c command) uint32 {
 	id := uint32(len(w.calls))
-	w.calls = append(w.calls, call{command: c, waiting: true, client: client, process: process})
+	w.calls = append(w.calls, call{command: c, waiting: true, gen: w.meta.gen, client: client, process: process})
 	d := w.net.between(300, 3000)
 	switch {
 	case w.net.oneIn(40): // late: the client has given up by then
@@ -347,6 +357,9 @@ func (w *world) ask(client uint8, process uint32, c command) uint32 {
 // commanded: a command reaches the metadata.
 func (w *world) commanded(e *event) {
 	c := &w.calls[e.gen]
+	if c.gen != w.meta.gen {
+		return // it went down with the old metadata
+	}
 	c.reply = w.apply(&c.command)
 	if w.trace != nil {
 		w.tracef("meta   %s -> %v", w.describe(&c.command), c.reply.outcome)

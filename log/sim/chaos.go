@@ -87,8 +87,10 @@ func (w *world) chaos() {
 	case what < 95:
 		x := &w.readers[d.n(len(w.readers))]
 		x.pos = w.meta.cursors[x.idx] + 1
-	case what < 97:
+	case what < 96:
 		p.finish = true
+	case what < 98:
+		w.takeover(&d, long)
 	default:
 		w.slowLink |= 1 << d.n(actors)
 		w.later(evHealLinks, 0, long)

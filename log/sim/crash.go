@@ -61,7 +61,9 @@ func (w *world) restart(n *node) {
 		w.reopen(n, r)
 		n.live = append(n.live, r)
 	}
-	w.register(n)
+	if n.gen == w.meta.gen {
+		w.register(n)
+	}
 	if w.trace != nil {
 		w.tracef("n%d     is up, disk %d", n.idx, n.inc)
 	}
@@ -121,7 +123,12 @@ func (w *world) nodeTick(n *node) {
 	if !n.up || n.frozen > w.now {
 		return
 	}
-	w.register(n)
+	if n.gen == w.meta.gen {
+		w.register(n)
+	} else if w.blocked[actorMeta]>>n.idx&1 == 0 && (w.calm || w.dice.oneIn(4)) {
+		w.quarantine(n)
+		return
+	}
 	if w.dice.oneIn(2) && w.blocked[actorMeta]>>n.idx&1 == 0 {
 		n.seen = w.meta.list
 	}

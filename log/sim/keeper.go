@@ -102,7 +102,7 @@ func (w *world) source(to *node, s *segment, o int32) *node {
 	start := w.dice.n(int(w.count))
 	for i := range int(w.count) {
 		n := &w.nodes[(start+i)%int(w.count)]
-		if n == to || !n.up || n.frozen > w.now || int(s.num) >= len(n.reps) || !w.linked(to.idx, n.idx) || !w.linked(n.idx, to.idx) {
+		if n == to || !n.up || n.gen != w.meta.gen || n.frozen > w.now || int(s.num) >= len(n.reps) || !w.linked(to.idx, n.idx) || !w.linked(n.idx, to.idx) {
 			continue
 		}
 		if r := n.reps[s.num]; r != nil && r.seg == s && !r.dropped && r.disk.last() >= o && r.disk.rot != o {

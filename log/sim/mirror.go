@@ -10,7 +10,10 @@ import (
 
 // mirror feeds every command to the real metadata, too. Both have to agree on each
 // outcome, and on what there is afterwards.
-type mirror struct{ state *meta.State }
+type mirror struct {
+	state *meta.State
+	views []*meta.View // after each command, oldest first
+}
 
 func newMirror(w *world) *mirror {
 	m := &mirror{state: meta.NewState()}
@@ -41,6 +44,7 @@ func (m *mirror) register(w *world, n uint8, inc uint16) {
 // check applies what the model has applied, and compares.
 func (m *mirror) check(w *world, c *command, r *reply) {
 	cmd := meta.Command{Now: time.UnixMicro(w.now)}
+	defer func() { m.views = append(m.views, m.state.View()) }()
 	switch c.verb {
 	case cmdOwn:
 		cmd.Own = &meta.Own{Stream: streamName}

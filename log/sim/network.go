@@ -3,16 +3,17 @@ package sim
 // conn is one connection between a writer and a node, for ever: another one has
 // another number. Within it messages keep their order, both ways.
 type conn struct {
-	writer   uint8
-	node     uint8
-	boot     uint32 // of the node, when it was made
-	inc      uint16 // identity that the node gave
-	process  uint32 // of the writer
-	lastTo   int64  // arrival of the newest message
-	lastFrom int64
-	cut      bool // what is on its way to the node is lost
-	stuck    bool // a message was lost: so will be all that follow
-	doomed   bool // somebody will notice
+	writer     uint8
+	node       uint8
+	boot       uint32 // of the node, when it was made
+	inc        uint16 // identity that the node gave
+	generation uint32 // that the writer gave; 0: it knew none
+	process    uint32 // of the writer
+	lastTo     int64  // arrival of the newest message
+	lastFrom   int64
+	cut        bool // what is on its way to the node is lost
+	stuck      bool // a message was lost: so will be all that follow
+	doomed     bool // somebody will notice
 }
 
 type connState uint8
@@ -65,7 +66,7 @@ func (w *world) connect(p *writer, n *node) {
 	}
 	e.gen = uint32(len(w.conns))
 	e.state = connOpening
-	w.conns = append(w.conns, conn{writer: p.idx, node: n.idx, boot: n.boot, inc: n.inc, process: p.id})
+	w.conns = append(w.conns, conn{writer: p.idx, node: n.idx, boot: n.boot, process: p.id})
 	a := actorWriter + p.idx
 	w.push(event{at: w.now + w.delay(a, n.idx) + w.delay(n.idx, a), kind: evConnUp, who: p.idx, peer: n.idx, gen: e.gen})
 }
@@ -82,6 +83,8 @@ func (w *world) connected(p *writer, e *event) {
 		return
 	}
 	x.state = connUp
+	w.conns[e.gen].inc = n.inc
+	w.conns[e.gen].generation = p.gen
 	w.peered(p, e.peer)
 }
 

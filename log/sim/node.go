@@ -25,6 +25,7 @@ type node struct {
 	full    bool
 	fail    int8 // the next sync fails: 1 nothing of it is on disk, 2 all of it is
 	seen    *listing
+	gen     uint32 // of the cluster, durable
 }
 
 // record is an entry on its way to the disk.
@@ -110,7 +111,12 @@ func (w *world) toNode(n *node, e *event) {
 		w.refuse(n, e, codeElsewhere)
 		return
 	}
-	if s.gen < w.genOf(n) && w.bug != BugOldGeneration {
+	switch g := c.generation; {
+	case g == 0 || g == n.gen:
+	case g > n.gen: // the node was left behind by a takeover: it serves nothing any more
+		w.quarantine(n)
+		return
+	case w.bug != BugOldGeneration:
 		w.refuse(n, e, codeGeneration)
 		return
 	}
@@ -395,6 +401,3 @@ func (w *world) operate(n *node, r *replica) {
 }
 
 func (r *replica) closeLSO() int32 { _, lso, _ := r.m.Closed(); return int32(lso) }
-
-// genOf is the cluster's generation as a node knows it.
-func (w *world) genOf(n *node) uint32 { return w.meta.gen }

@@ -245,7 +245,7 @@ func (w *world) survives(lost func(n *node) bool, damaged func(n *node, s *segme
 		}
 		good := func(i uint8, inc uint16) bool {
 			n := &w.nodes[i]
-			if n.inc != inc || lost(n) || damaged(n, s) {
+			if n.inc != inc || n.gen != w.meta.gen || lost(n) || damaged(n, s) {
 				return false
 			}
 			if int(s.num) < len(n.reps) {
@@ -299,7 +299,7 @@ func (w *world) curable(s *segment, lost func(n *node) bool) bool {
 		found := false
 		for k := range w.nodes[:w.count] {
 			o := &w.nodes[k]
-			if o == n || lost(o) || int(s.num) >= len(o.reps) {
+			if o == n || lost(o) || o.gen != w.meta.gen || int(s.num) >= len(o.reps) {
 				continue
 			}
 			x := o.reps[s.num]

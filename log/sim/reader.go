@@ -67,7 +67,7 @@ func (w *world) readable(x *reader, s *segment) *node {
 	a := actorReader + x.idx
 	for i := range int(w.count) {
 		n := &w.nodes[(start+i)%int(w.count)]
-		if !n.up || n.frozen > w.now || !w.linked(a, n.idx) || !w.linked(n.idx, a) || int(s.num) >= len(n.reps) {
+		if !n.up || n.gen != w.meta.gen || n.frozen > w.now || !w.linked(a, n.idx) || !w.linked(n.idx, a) || int(s.num) >= len(n.reps) {
 			continue
 		}
 		r := n.reps[s.num]

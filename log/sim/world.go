@@ -66,6 +66,7 @@ type Result struct {
 	Unprotected int64
 	Segments    int
 	Faults      int
+	Takeovers   int
 	Violation   *Violation
 	Layout      string
 }
@@ -102,13 +103,14 @@ type world struct {
 	mirror  *mirror
 	scratch quorum.View
 
-	blocked  [actors]uint32 // bit b of a: nothing gets from a to b
-	slowLink uint32
-	lossy    bool
-	leader   uint8
-	ids      uint32
-	faults   int
-	calm     bool
+	blocked   [actors]uint32 // bit b of a: nothing gets from a to b
+	slowLink  uint32
+	lossy     bool
+	leader    uint8
+	ids       uint32
+	faults    int
+	calm      bool
+	takeovers int
 
 	canon       []fixed
 	confirmed   int32
@@ -153,7 +155,7 @@ func newWorld(c Config) *world {
 	w.canon = make([]fixed, 0, 4096)
 	for city, k := range w.lay.cities {
 		for range k {
-			w.nodes[w.count] = node{idx: w.count, city: uint8(city), inc: 1, up: true, slow: 1}
+			w.nodes[w.count] = node{idx: w.count, city: uint8(city), inc: 1, up: true, slow: 1, gen: 1}
 			w.meta.nodes[w.count] = 1
 			w.push(event{at: r.between(1000, 20000), kind: evNodeTick, who: w.count})
 			w.count++
@@ -186,7 +188,7 @@ func Run(c Config) (res Result) {
 	w := newWorld(c)
 	res.Seed, res.Layout = c.Seed, w.lay.String()
 	defer func() {
-		res.Events, res.Acked, res.Segments, res.Faults, res.Unprotected = w.events, w.acked, len(w.segs), w.faults, w.unprotected
+		res.Events, res.Acked, res.Segments, res.Faults, res.Unprotected, res.Takeovers = w.events, w.acked, len(w.segs), w.faults, w.unprotected, w.takeovers
 		if p := recover(); p != nil {
 			v, ok := p.(*Violation)
 			if !ok {

@@ -112,6 +112,9 @@ func (w *world) told(p *writer, c *command, r *reply) {
 
 func (w *world) own(p *writer, r *reply) {
 	p.epoch, p.gen, p.phase = r.epoch, r.gen, phaseOpen
+	for i := range p.conns { // made before the generation was known
+		p.conns[i] = end{retryAt: w.now}
+	}
 	if r.open < 0 {
 		p.rec = quorum.NewOpening(streamName, r.number, off(r.first), off(r.lso), log.Epoch(r.epoch))
 		w.decide(p)
