@@ -44,14 +44,7 @@ func (r *reader) open(ctx context.Context) (*session, error) {
 	if from < 0 {
 		return nil, fmt.Errorf("read from %d: %w", from, log.ErrProtocol)
 	}
-	st, err := r.client.book.stream(ctx, r.stream)
-	if err != nil {
-		return nil, err
-	}
-	seg, ok, err := segmentAt(ctx, r.client.meta, &st, from)
-	if err != nil {
-		seg, ok, err = r.nearSegment(ctx, &st, from)
-	}
+	st, seg, ok, err := r.look(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -132,20 +125,12 @@ func (r *reader) attach(ctx context.Context) (*session, error) {
 		return nil, err
 	}
 	defer done()
-	// A near node's view is good enough to choose by; the nodes themselves know
-	// what they have. When it shows nothing, it may only lag.
-	st, err := r.client.book.nearStream(ctx, r.stream)
-	if err != nil || !shows(&st, r.next) {
-		if st, err = r.client.book.stream(ctx, r.stream); err != nil {
-			return nil, err
-		}
+	st, seg, ok, err := r.look(ctx)
+	if err != nil {
+		return nil, err
 	}
 	if r.next < st.First && !r.kept() {
 		return nil, r.trimmed(&st)
-	}
-	seg, ok, err := r.nearSegment(ctx, &st, r.next)
-	if err != nil {
-		return nil, err
 	}
 	r.mu.Lock()
 	r.bounds.First = st.First
@@ -167,6 +152,20 @@ func (r *reader) attach(ctx context.Context) (*session, error) {
 		return s, nil
 	}
 	return nil, fmt.Errorf("entry %d in segment %d: %w", r.next, seg.Segment, err)
+}
+
+// look finds the segment of the next entry. A near node's view is good enough to
+// choose by; the nodes themselves know what they have. When it shows nothing it
+// may only lag: then the metadata is asked.
+func (r *reader) look(ctx context.Context) (st meta.Stream, seg meta.Segment, ok bool, err error) {
+	st, err = r.client.book.nearStream(ctx, r.stream)
+	if err != nil || !shows(&st, r.next) {
+		if st, err = r.client.book.stream(ctx, r.stream); err != nil {
+			return st, seg, false, err
+		}
+	}
+	seg, ok, err = r.nearSegment(ctx, &st, r.next)
+	return st, seg, ok, err
 }
 
 // shows says that a stream has a segment for the entry.

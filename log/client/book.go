@@ -24,6 +24,33 @@ type book struct {
 	at      time.Time   // when they were learned
 	failed  map[string]failure
 	streams map[string]seenStream
+	signs   map[string]*sign // of life, by address
+}
+
+// sign says whether a node answered, and when it was asked. Its lock is held while
+// somebody asks.
+type sign struct {
+	mu   sync.Mutex
+	uuid string
+	at   time.Time
+	here bool
+}
+
+// signFor is how long a sign of life is good for.
+const signFor = 700 * time.Millisecond
+
+func (b *book) sign(address string) *sign {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.signs == nil {
+		b.signs = map[string]*sign{}
+	}
+	s := b.signs[address]
+	if s == nil {
+		s = &sign{}
+		b.signs[address] = s
+	}
+	return s
 }
 
 // failure of an address.
@@ -188,10 +215,14 @@ func find(nodes []meta.Node, m quorum.Member) (meta.Node, bool) {
 	return meta.Node{}, false
 }
 
+// leaderFor is how long the metadata's leader is waited for before nodes are asked
+// for what they know by themselves.
+const leaderFor = 3 * time.Second
+
 // stream asks the metadata; when its leader is not to be had, near nodes for what
 // they know.
 func (b *book) stream(ctx context.Context, name string) (meta.Stream, error) {
-	st, err := within(ctx, b.client.cfg.RequestTimeout, func(ctx context.Context) (meta.Stream, error) { return b.client.meta.Stream(ctx, name) })
+	st, err := within(ctx, min(leaderFor, b.client.cfg.RequestTimeout), func(ctx context.Context) (meta.Stream, error) { return b.client.meta.Stream(ctx, name) })
 	if err == nil || ctx.Err() != nil || b.client.alive() != nil || !errors.Is(err, log.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) {
 		return st, err
 	}

@@ -203,9 +203,12 @@ func (n *memoryNode) wait(ctx context.Context) error {
 func (n *memoryNode) thaw(ctx context.Context) error {
 	for {
 		n.mu.Lock()
-		frozen := n.frozen
+		frozen, closed := n.frozen, n.closed
 		c := n.changed
 		n.mu.Unlock()
+		if closed {
+			return log.ErrClosed
+		}
 		if !frozen {
 			return nil
 		}

@@ -190,6 +190,8 @@ func (k *cursors) store(ctx context.Context, stream string, c log.Cursor) error 
 			}
 		}
 		switch {
+		case behind && errors.Is(f.err, log.ErrCursorBehind):
+			return f.err // so is the lower one
 		case errors.Is(f.err, errAbandoned), behind && f.err != nil:
 			continue // for itself, now
 		case behind:

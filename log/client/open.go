@@ -199,7 +199,9 @@ func (o *outlook) learn(st *meta.Stream) {
 // learned stays as it was, but for nodes that do not answer.
 func (o *outlook) refresh(ctx context.Context, known map[string]bool) {
 	c := o.client
-	if st, err := c.book.stream(ctx, o.stream.Name); err == nil {
+	// What a near node knows will do: the metadata itself refuses decisions made
+	// on old news.
+	if st, err := c.book.nearStream(ctx, o.stream.Name); err == nil {
 		o.learn(&st)
 	}
 	all, err := c.book.list(ctx, nodesFor)
@@ -222,16 +224,23 @@ func (o *outlook) refresh(ctx context.Context, known map[string]bool) {
 	o.view.Nodes = list
 }
 
-// answers says whether a node is there, and still the one that is registered.
+// answers says whether a node is there, and still the one that is registered, or
+// was a moment ago: many writers ask.
 func (c *Client) answers(ctx context.Context, n meta.Node) bool {
+	sign := c.book.sign(n.Address)
+	sign.mu.Lock()
+	defer sign.mu.Unlock()
+	if sign.uuid == n.UUID && time.Since(sign.at) < signFor {
+		return sign.here
+	}
 	ctx, cancel := context.WithTimeout(ctx, min(c.cfg.DialTimeout, c.cfg.RollAfter))
 	defer cancel()
 	s, err := c.dialMember(ctx, n.Address, quorum.Member{Node: n.Name, UUID: n.UUID, City: n.City})
-	if err != nil {
-		return false
+	if err == nil {
+		s.close()
 	}
-	s.close()
-	return true
+	sign.uuid, sign.at, sign.here = n.UUID, time.Now(), err == nil
+	return sign.here
 }
 
 // pause is a wait that grows up to a second.

@@ -103,16 +103,29 @@ func (w *writer) step(ctx context.Context) (done bool) {
 		w.degradeLocked(ctx, move)
 	case quorum.Blocked:
 		w.blocked = move.Reason
+		for _, s := range w.seats {
+			if s.err != nil {
+				w.blocked += "; node " + s.member.Node + ": " + s.err.Error()
+			}
+		}
 	}
 	return false
 }
 
-// refusedFor is how long a node that did not take a segment is left alone.
-const refusedFor = 30 * time.Second
+// A node that did not take a segment is left alone for a while: its disk may get
+// room soon, damage stays.
+const (
+	refusedFor = 30 * time.Second
+	fullFor    = 5 * time.Second
+)
 
 func (w *writer) refuseLocked(s *seat) {
 	w.core.Refuse(s.index, s.segment.Segment, w.now())
-	w.refused[s.member] = w.now() + refusedFor
+	d := refusedFor
+	if errors.Is(s.err, log.ErrFull) {
+		d = fullFor
+	}
+	w.refused[s.member] = w.now() + d
 }
 
 // viewLocked brings what the seats know into the view.
@@ -132,7 +145,7 @@ func (w *writer) viewLocked() {
 		switch s := w.seats[at]; {
 		case w.core.State(at) == quorum.Attached:
 			n.Reachable = true
-		case s.err != nil:
+		case s.err != nil && w.core.State(at) != quorum.Out: // it still tries; of the others the probe tells
 			n.Reachable = false
 		}
 	}

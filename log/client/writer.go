@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -286,8 +287,9 @@ func (w *writer) announceLocked() (again bool) {
 	return false
 }
 
-// Close waits for what is in flight, or for the writer's or the client's end,
-// then ends the segment: the next writer finds nothing to recover.
+// Close waits for what is in flight, as long as something becomes confirmed within
+// Config.RequestTimeout, or for the writer's or the client's end. Then it ends the
+// segment: the next writer finds nothing to recover.
 func (w *writer) Close() error {
 	w.mu.Lock()
 	if w.closing {
@@ -302,7 +304,7 @@ func (w *writer) Close() error {
 		w.room = nil
 	}
 	w.mu.Unlock()
-	_, err := w.wait(context.Background(), last, w.client.closed)
+	err := w.drain(last)
 	if err == nil && w.client.alive() == nil {
 		w.finish()
 	}
@@ -315,4 +317,21 @@ func (w *writer) Close() error {
 		return fmt.Errorf("close writer: %w", err)
 	}
 	return nil
+}
+
+// drain waits until everything up to last is confirmed, or nothing moves.
+func (w *writer) drain(last log.Offset) error {
+	for {
+		before := w.Bounds().LAC
+		ctx, cancel := context.WithTimeout(context.Background(), w.client.cfg.RequestTimeout)
+		_, err := w.wait(ctx, last, w.client.closed)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+		if w.Bounds().LAC == before {
+			return fmt.Errorf("stream %q: entries from %d to %d were not confirmed within %v: %w: %w",
+				w.stream, before+1, last, w.client.cfg.RequestTimeout, log.ErrUnknown, log.ErrUnavailable)
+		}
+	}
 }

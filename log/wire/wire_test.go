@@ -144,7 +144,8 @@ func TestErrorsTravel(t *testing.T) {
 		{log.ErrNoStream, log.ErrNoStream}, {log.ErrTooLarge, log.ErrTooLarge}, {log.ErrCursorBehind, log.ErrCursorBehind},
 		{log.ErrIdentity, log.ErrIdentity}, {log.ErrFull, log.ErrFull}, {log.ErrUnknown, log.ErrUnknown},
 		{log.ErrProtocol, log.ErrProtocol}, {log.ErrUnavailable, log.ErrUnavailable},
-		{log.ErrElsewhere, log.ErrElsewhere}, {log.ErrGeneration, log.ErrGeneration},
+		{log.ErrElsewhere, log.ErrElsewhere}, {log.ErrGeneration, log.ErrGeneration}, {log.ErrStale, log.ErrStale},
+		{fmt.Errorf("%w: %w", log.ErrUnavailable, log.ErrElsewhere), log.ErrElsewhere},
 		{log.ErrClosed, log.ErrUnavailable}, {errors.New("anything"), log.ErrUnavailable},
 	} {
 		m := wire.ErrorOf(fmt.Errorf("stream %q: %w", "s", c.sent))
