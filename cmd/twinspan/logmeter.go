@@ -53,7 +53,7 @@ func (m logMeter) Collect(ch chan<- prometheus.Metric) {
 		seen[w.Stream] = true
 		put(descWaiting, prometheus.GaugeValue, float64(w.InFlightBytes), w.Stream)
 		put(descGuarded, prometheus.GaugeValue, flag(w.Protected), w.Stream)
-		put(descBlocked, prometheus.GaugeValue, flag(w.Blocked != ""), w.Stream)
+		put(descBlocked, prometheus.GaugeValue, flag(writerTrouble(m.log, w.Stream) != ""), w.Stream)
 		put(descRolls, prometheus.CounterValue, float64(w.Rolls), w.Stream)
 		for _, m := range w.Members {
 			put(descSent, prometheus.GaugeValue, float64(m.SentBytes), w.Stream, m.Node, m.City)

@@ -135,7 +135,9 @@ func (d *demo) drive(ctx context.Context) error {
 	g.Go(func() error { return d.load.Run(gctx) })
 	g.Go(func() error { return d.pulse.write(gctx) })
 	g.Go(func() error { return d.pulse.read(gctx) })
-	g.Go(func() error { return d.crash(gctx) })
+	if !d.calm {
+		g.Go(func() error { return d.crash(gctx) })
+	}
 	err := g.Wait()
 	stopWatching()
 	watchers.Wait()

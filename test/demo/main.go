@@ -32,6 +32,7 @@ type settings struct {
 	rate    float64
 	large   int
 	delay   time.Duration
+	calm    bool
 	keep    bool
 	dir     string
 }
@@ -47,6 +48,7 @@ func main() {
 	flag.IntVar(&s.clients, "clients", 4, "clients that write")
 	flag.Float64Var(&s.rate, "rate", 300, "transactions per second of all clients, 0: as many as go")
 	flag.IntVar(&s.large, "large", 20000, "rows of the large transaction")
+	flag.BoolVar(&s.calm, "calm", false, "kill nothing")
 	flag.BoolVar(&s.keep, "keep", false, "leave everything running and say how to look at it")
 	flag.StringVar(&s.dir, "dir", "", "folder for logs and, with -keep, data (default: a temporary one; with -keep demo-data)")
 	flag.Parse()
