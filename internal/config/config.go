@@ -103,6 +103,9 @@ type Log struct {
 	Far    string `yaml:"far"`
 	TLS    LogTLS `yaml:"tls"`
 	Policy Policy `yaml:"policy"`
+	// JetStream counts only with its engine, which takes tls and the limits of
+	// policy from here, too.
+	JetStream JetStream `yaml:"jetstream"`
 }
 
 // Policy of the stream, if this process is the one that creates it.
@@ -191,8 +194,9 @@ func Default() *Config {
 			RepairRate:       64 << 20,
 		},
 		Log: Log{
-			Engine: "twinspan", Nodes: []string{"127.0.0.1:7040"}, Far: "if-needed",
-			Policy: Policy{Loss: "block", After: Duration(30 * time.Second), BytesMax: 10 << 30},
+			Engine: EngineTwinspan, Nodes: []string{"127.0.0.1:7040"}, Far: "if-needed",
+			Policy:    Policy{Loss: "block", After: Duration(30 * time.Second), BytesMax: 10 << 30},
+			JetStream: JetStream{Prefix: "twinspan", Replicas: 3},
 		},
 		Source:  server.Endpoint{TLS: server.TLS{Mode: "preferred"}},
 		Primary: server.Endpoint{TLS: server.TLS{Mode: "preferred"}},

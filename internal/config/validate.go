@@ -114,9 +114,7 @@ func (v *validator) roles() {
 
 func (v *validator) log() {
 	l := v.c.Log
-	if l.Engine != "twinspan" {
-		v.problem("log.engine", "unknown engine %q; use twinspan", l.Engine)
-	}
+	v.engine()
 	for i, n := range l.Nodes {
 		path := fmt.Sprintf("log.nodes[%d]", i)
 		if v.origins[path] == "" {
@@ -138,7 +136,7 @@ func (v *validator) log() {
 	if l.TLS.CA == "" && l.TLS.Cert != "" {
 		v.problem("log.tls.ca", "missing: cert and key are used only together with ca")
 	}
-	if v.c.Has(RoleNode) {
+	if v.c.Has(RoleNode) || l.Engine == EngineJetStream {
 		return
 	}
 	if len(l.Nodes) == 0 {
