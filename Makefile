@@ -22,6 +22,10 @@ RUN      ?= .
 COUNT    ?= 1
 SHORT    ?= -short
 PART     ?=
+ROUNDS   ?= 5
+SPELL    ?= 5s
+ONLY     ?=
+PROFILE  ?=
 ENGINE   ?=
 ROUNDS   ?=
 DURATION ?=
@@ -46,8 +50,9 @@ build: go-version ## bin/twinspan
 	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/twinspan ./cmd/twinspan
 
 .PHONY: servers
-servers: ## the MySQL and MariaDB servers of the tests, into the cache
+servers: ## the MySQL, MariaDB and NATS servers of the tests, into the cache
 	@scripts/servers.sh
+	@GO=$(GO) scripts/nats.sh
 
 .PHONY: test
 test: ## everything: lint, unit tests with the race detector, fuzz smoke, end to end
@@ -82,6 +87,11 @@ chaos: build ## real processes of a cluster killed, frozen, cut off, wiped (ROUN
 	@mkdir -p bin && $(GO) build -o bin/chaos ./test/chaos
 	@bin/chaos $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(filter-out .,$(RUN)),-run '$(RUN)') $(if $(SEED),-seed $(SEED)) \
 	  $(if $(ENGINE),-engine $(ENGINE)) $(if $(DURATION),-duration $(DURATION)) $(if $(KEEP),-keep)
+
+.PHONY: bench-log
+bench-log: build go-version ## the replicated log beside JetStream R3, and its own figures (ONLY, ROUNDS, SPELL, PROFILE)
+	@GO=$(GO) scripts/nats.sh
+	$(GO) run ./test/bench -rounds $(ROUNDS) -spell $(SPELL) -only '$(ONLY)' -profile '$(PROFILE)' log
 
 .PHONY: fuzz
 fuzz: go-version ## every fuzz target for FUZZTIME (PKG, FUZZTIME)
