@@ -125,9 +125,7 @@ func (t *testNode) dial(ctx context.Context, to string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	theirs, _ := node.server.Local()
-	mine, _ := t.server.Local()
-	if err := errors.Join(theirs.Admit(t.name, t.uuid, t.gen), mine.Admit(node.name, node.uuid, node.gen)); err != nil {
+	if err := errors.Join(node.server.Admit(t.name, t.uuid, t.gen), t.server.Admit(node.name, node.uuid, node.gen)); err != nil {
 		return nil, err
 	}
 	a, b := pipe(t.n.t, delay)

@@ -27,7 +27,7 @@ type Config struct {
 	Cluster []Peer
 	Caller  Caller // to the other nodes' Handle
 	// Dial opens a raw connection to the Raft of the node at an address, whose
-	// side comes out of its Accept. Both have checked with View.Admit.
+	// side comes out of its Accept. Both have checked with Server.Admit.
 	Dial   func(ctx context.Context, address string) (net.Conn, error)
 	Accept <-chan net.Conn // owner: the caller; unbuffered or small; not closed while Run runs
 	Log    zerolog.Logger
@@ -76,6 +76,7 @@ type Server struct {
 	disk    *disk
 	snaps   raft.SnapshotStore
 	machine *machine
+	boot    *View   // what the directory held at the start, committed or not
 	client  *Client // to the leader, wherever it is
 
 	proposals chan proposal   // owner: the callers; bound queueMax; never closed
@@ -119,8 +120,12 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, d.close())
 	}
+	boot, _, _, err := replay(d, snaps)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("metadata: %w", err), d.close())
+	}
 	s := &Server{
-		cfg: c, disk: d, snaps: snaps, machine: newMachine(),
+		cfg: c, disk: d, boot: boot, snaps: snaps, machine: newMachine(),
 		proposals: make(chan proposal, queueMax), reads: make(chan chan error, queueMax), done: make(chan struct{}),
 	}
 	s.cfg.Cluster = slices.Clone(c.Cluster)
@@ -263,6 +268,17 @@ func (s *Server) running() *raft.Raft {
 func (s *Server) Local() (*View, <-chan struct{}) {
 	p := s.machine.latest.Load()
 	return p.view, p.next
+}
+
+// Admit is View.Admit with what this node knew before it was started: until it hears
+// of a leader its view may show nothing, and just then, in a start of all nodes, a
+// voter that lost its directory must not be let in.
+func (s *Server) Admit(node, uuid string, generation uint64) error {
+	v, _ := s.Local()
+	if err := v.Admit(node, uuid, generation); err != nil || v.index >= s.boot.index {
+		return err
+	}
+	return s.boot.Admit(node, uuid, generation)
 }
 
 // leaderAddress of the leader, as the list has it; empty: none is known.

@@ -436,6 +436,41 @@ func TestWipedVoter(t *testing.T) {
 	createOn(t, client, "t")
 }
 
+// TestWipedVoterInAStartOfAll starts everything again, one node with an empty
+// directory and another one that lags: together they are a majority, and must not
+// elect a leader that misses what was committed.
+func TestWipedVoterInAStartOfAll(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "a1", "a2", "b1")
+	client := c.client()
+	c.register(client, "a1", "a2", "b1")
+	createOn(t, client, "s")
+	leader := c.leader()
+	wiped, lagging := c.others(leader)[0], c.others(leader)[1]
+	views(t, c)
+	c.stop(lagging)
+	createOn(t, client, "t")
+	c.vanish(leader)
+	c.stop(wiped)
+	if err := os.RemoveAll(c.nodes[wiped].dir); err != nil {
+		t.Fatal(err)
+	}
+	c.nodes[wiped].uuid = "fresh"
+	c.start(wiped)
+	c.start(lagging)
+	time.Sleep(6 * testHeartbeat)
+	for _, name := range []string{wiped, lagging} {
+		if s := c.nodes[name].server.Status(); s.Role == "leader" {
+			t.Fatalf("%s leads: %+v", name, s)
+		}
+	}
+	c.start(leader)
+	names, err := client.Streams(within(t, 20*time.Second))
+	if err != nil || len(names) != 2 {
+		t.Fatalf("%v, %v", names, err)
+	}
+}
+
 // TestNewcomer grows a cluster of one.
 func TestNewcomer(t *testing.T) {
 	t.Parallel()

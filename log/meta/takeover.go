@@ -75,11 +75,31 @@ func ReadExport(dir, node string) (out Export, err error) {
 }
 
 func exportOf(d *disk, snaps raft.SnapshotStore, node string) (Export, error) {
-	m := newMachine()
-	out := Export{Node: node}
-	list, err := snaps.List()
+	v, index, term, err := replay(d, snaps)
 	if err != nil {
 		return Export{}, err
+	}
+	if index == 0 {
+		return Export{}, fmt.Errorf("it was never part of a cluster: %w", log.ErrUnavailable)
+	}
+	seen, err := d.GetUint64(keyCurrentTerm)
+	if err != nil {
+		return Export{}, err
+	}
+	var b bytes.Buffer
+	if err := v.Save(&b); err != nil {
+		return Export{}, err
+	}
+	return Export{Node: node, Generation: v.generation, Index: index, Term: term, TermSeen: seen, State: b.Bytes(), StateIndex: v.index}, nil
+}
+
+// replay applies everything that a directory holds, committed or not. index and
+// term are those of its newest entry; 0: it holds nothing.
+func replay(d *disk, snaps raft.SnapshotStore) (v *View, index, term uint64, err error) {
+	m := newMachine()
+	list, err := snaps.List()
+	if err != nil {
+		return nil, 0, 0, err
 	}
 	for _, meta := range list { // newest first; an older one will do when a newer one is damaged
 		_, r, err := snaps.Open(meta.ID)
@@ -90,39 +110,28 @@ func exportOf(d *disk, snaps raft.SnapshotStore, node string) (Export, error) {
 			_ = r.Close() // only read
 			continue
 		}
-		out.Index, out.Term = meta.Index, meta.Term
+		index, term = meta.Index, meta.Term
 		break
 	}
-	if len(list) > 0 && out.Index == 0 {
-		return Export{}, fmt.Errorf("none of %d snapshots can be read: %w", len(list), log.ErrSuspect)
+	if len(list) > 0 && index == 0 {
+		return nil, 0, 0, fmt.Errorf("none of %d snapshots can be read: %w", len(list), log.ErrSuspect)
 	}
 	last, err := d.LastIndex()
 	if err != nil {
-		return Export{}, err
+		return nil, 0, 0, err
 	}
-	for i := out.Index + 1; i <= last; i++ {
+	for i := index + 1; i <= last; i++ {
 		var l raft.Log
 		if err := d.GetLog(i, &l); err != nil {
-			return Export{}, fmt.Errorf("entry %d: %w", i, err)
+			return nil, 0, 0, fmt.Errorf("entry %d: %w", i, err)
 		}
 		m.apply(&l)
 		if err := m.stopped(); err != nil {
-			return Export{}, err
+			return nil, 0, 0, err
 		}
-		out.Index, out.Term = l.Index, l.Term
+		index, term = l.Index, l.Term
 	}
-	if out.TermSeen, err = d.GetUint64(keyCurrentTerm); err != nil {
-		return Export{}, err
-	}
-	if out.Index == 0 {
-		return Export{}, fmt.Errorf("it was never part of a cluster: %w", log.ErrUnavailable)
-	}
-	var b bytes.Buffer
-	if err := m.state.v.Save(&b); err != nil {
-		return Export{}, err
-	}
-	out.Generation, out.State, out.StateIndex = m.state.v.generation, b.Bytes(), m.state.v.index
-	return out, nil
+	return m.state.v, index, term, nil
 }
 
 // MakeSeed makes the metadata of the next generation: from the best of the

@@ -205,8 +205,8 @@ func (v *View) Takeovers() []Takeover { return slices.Clone(v.takeovers) }
 // under its name and none that was forgotten. log.ErrGeneration, log.ErrIdentity.
 // A node that is not known at all is admitted: it may be about to register; it
 // says generation 0 as long as it knows none. Both sides of every connection
-// between nodes ask this, raft's above all: a voter that lost its directory has
-// forgotten its votes.
+// between nodes ask Server.Admit, Raft's above all: a voter that lost its directory
+// has forgotten its votes.
 func (v *View) Admit(node, uuid string, generation uint64) error {
 	if v.wasForgotten(uuid) {
 		if generation < v.generation {

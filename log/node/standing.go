@@ -175,7 +175,7 @@ func (n *Node) welcome(h *wire.Hello) error {
 		return err
 	}
 	if h.Purpose == wire.PurposeNode {
-		return n.view().Admit(h.Client, h.UUID, h.Generation)
+		return n.meta().Admit(h.Client, h.UUID, h.Generation)
 	}
 	return nil
 }
@@ -186,7 +186,7 @@ func (n *Node) met(w *wire.Welcome, address string) error {
 		n.standing.learn(w.Generation, address)
 		return fmt.Errorf("node %q is of generation %d, this one of %d: %w", w.Node, w.Generation, n.generation(), log.ErrGeneration)
 	}
-	return n.view().Admit(w.Node, w.UUID, w.Generation)
+	return n.meta().Admit(w.Node, w.UUID, w.Generation)
 }
 
 // standingQuestion asks a node of a newer generation what the asker is in it.
