@@ -22,8 +22,7 @@ RUN      ?= .
 COUNT    ?= 1
 SHORT    ?= -short
 PART     ?=
-ROUNDS   ?= 5
-SPELL    ?= 5s
+SPELL    ?=
 ONLY     ?=
 PROFILE  ?=
 ENGINE   ?=
@@ -91,7 +90,7 @@ chaos: build ## real processes of a cluster killed, frozen, cut off, wiped (ROUN
 .PHONY: bench-log
 bench-log: build go-version ## the replicated log beside JetStream R3, and its own figures (ONLY, ROUNDS, SPELL, PROFILE)
 	@GO=$(GO) scripts/nats.sh
-	$(GO) run ./test/bench -rounds $(ROUNDS) -spell $(SPELL) -only '$(ONLY)' -profile '$(PROFILE)' log
+	$(GO) run ./test/bench $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(SPELL),-spell $(SPELL)) $(if $(ONLY),-only $(ONLY)) $(if $(PROFILE),-profile $(PROFILE)) log
 
 .PHONY: fuzz
 fuzz: go-version ## every fuzz target for FUZZTIME (PKG, FUZZTIME)
