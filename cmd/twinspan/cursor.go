@@ -144,8 +144,8 @@ it lets the log forget the group: that is for a reader that is gone for good.`,
 				cursor.GTIDSet = "" // it was that of another place
 			}
 			if agreed.yes {
-				_, err := client.Metadata().Do(c.Context(), meta.Command{Cursor: &meta.PutCursor{Stream: l.Stream, Cursor: cursor, Seek: true, Remove: remove}})
-				if err != nil {
+				put := &meta.PutCursor{Stream: l.Stream, Cursor: cursor, Seek: true, Remove: remove}
+				if err := client.Change(c.Context(), meta.Command{Cursor: put}, operator(), agreed.reason); err != nil {
 					return opsError(err)
 				}
 				r.Changed = true

@@ -59,7 +59,7 @@ nodes of the city answer.`
 			return cli.Fail(cli.ExitUnsafe, fmt.Errorf("stream %s, city %s: %s", w.Stream, city, w.Refuse), "nothing was changed")
 		}
 		if agreed.yes {
-			if err := client.Degrade(c.Context(), names[0], city, off, agreed.reason); err != nil {
+			if err := client.Degrade(c.Context(), names[0], city, off, operator(), agreed.reason); err != nil {
 				return opsError(err)
 			}
 			r.Changed = true

@@ -148,8 +148,7 @@ the open one. What it holds it keeps, and serves.`,
 				p.Printf("  it would take part in new segments again\n")
 			}
 		}, nothingToRefuse, func(client *ops.Client, _ *ops.Leaving) error {
-			_, err := client.Metadata().Do(c.Context(), meta.Command{Drain: &meta.Drain{Node: names[0], Drained: on}})
-			return err
+			return client.Change(c.Context(), meta.Command{Drain: &meta.Drain{Node: names[0], Drained: on}}, operator(), agreed.reason)
 		})
 	}
 	agreed.flags(c)
@@ -184,8 +183,8 @@ alone holds a segment, unless --force says that those entries are lost.`,
 				}
 				return nil
 			}, func(client *ops.Client, l *ops.Leaving) error {
-				_, err := client.Metadata().Do(c.Context(), meta.Command{Forget: &meta.Forget{Node: names[0], UUID: l.Node.UUID, Force: force}})
-				return err
+				forget := &meta.Forget{Node: names[0], UUID: l.Node.UUID, Force: force}
+				return client.Change(c.Context(), meta.Command{Forget: forget}, operator(), agreed.reason)
 			})
 		},
 	}

@@ -49,7 +49,7 @@ type consent struct {
 
 func (c *consent) flags(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&c.yes, "yes", false, "carry it out; without it nothing is changed")
-	cmd.Flags().StringVar(&c.reason, "reason", "", "why; it is recorded where the change is")
+	cmd.Flags().StringVar(&c.reason, "reason", "", "why; every node's log has it, with who asked")
 }
 
 // check refuses half of it.

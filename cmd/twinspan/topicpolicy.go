@@ -239,7 +239,8 @@ holds from the next segment on; the stream's writer opens one soon.`,
 				}
 				r.Next = &next
 				if agreed.yes {
-					if _, err := client.Metadata().Do(c.Context(), meta.Command{SetPolicy: &meta.SetPolicy{Stream: name, Policy: next}}); err != nil {
+					set := &meta.SetPolicy{Stream: name, Policy: next}
+					if err := client.Change(c.Context(), meta.Command{SetPolicy: set}, operator(), agreed.reason); err != nil {
 						return opsError(err)
 					}
 					r.Changed = true

@@ -133,9 +133,8 @@ func (c *Client) Without(ctx context.Context, stream, city string, off bool) (*W
 }
 
 // Degrade does without a city, or ends that.
-func (c *Client) Degrade(ctx context.Context, stream, city string, off bool, reason string) error {
-	_, err := c.meta.Do(ctx, meta.Command{Degrade: &meta.Degrade{Stream: stream, City: city, Off: off, Reason: reason}})
-	return err
+func (c *Client) Degrade(ctx context.Context, stream, city string, off bool, by, reason string) error {
+	return c.Change(ctx, meta.Command{Degrade: &meta.Degrade{Stream: stream, City: city, Off: off, Reason: reason}}, by, reason)
 }
 
 // Takeover previews or carries out a forced takeover: the nodes of the lost cities

@@ -49,6 +49,14 @@ func New(cfg Config) *Client {
 // Metadata of the cluster, linearizable.
 func (c *Client) Metadata() *meta.Client { return c.meta }
 
+// Change has the metadata changed for an operator; who asked and why is in every
+// node's log.
+func (c *Client) Change(ctx context.Context, cmd meta.Command, by, reason string) error {
+	cmd.By, cmd.Reason = by, reason
+	_, err := c.meta.Do(ctx, cmd)
+	return err
+}
+
 // Seeds are the addresses that were configured.
 func (c *Client) Seeds() []string { return c.cfg.Seeds }
 

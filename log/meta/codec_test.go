@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"github.com/rs/zerolog"
 	"hash/crc32"
 	"testing"
 	"time"
@@ -134,7 +135,7 @@ func TestRecordsAreChecked(t *testing.T) {
 // TestNewerCommand meets an entry of a program that knows more: to pass over it
 // would be to diverge, so the node stops.
 func TestNewerCommand(t *testing.T) {
-	m := newMachine()
+	m := newMachine(zerolog.Nop())
 	good, err := encodeCommand(&Command{Now: epochZero, Create: &Create{Stream: "s", Policy: Policy{Loss: LossBlock}}})
 	if err != nil {
 		t.Fatal(err)

@@ -8,11 +8,13 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
+	"github.com/rs/zerolog"
 )
 
 // machine is the State behind Raft. Raft calls it from one goroutine; anyone may
 // ask for the published view.
 type machine struct {
+	log    zerolog.Logger
 	state  *State // of Raft's goroutine
 	latest atomic.Pointer[published]
 
@@ -33,8 +35,8 @@ type applied struct {
 	err    error
 }
 
-func newMachine() *machine {
-	m := &machine{state: NewState(), broke: make(chan struct{})}
+func newMachine(log zerolog.Logger) *machine {
+	m := &machine{log: log, state: NewState(), broke: make(chan struct{})}
 	m.latest.Store(&published{m.state.v, make(chan struct{})})
 	return m
 }
@@ -74,6 +76,9 @@ func (m *machine) apply(l *raft.Log) any {
 		return applied{err: m.stop(fmt.Errorf("metadata entry %d: this program is older than the leader's: %w", l.Index, err))}
 	}
 	r, err := m.state.Apply(c)
+	if c.By != "" {
+		m.log.Warn().Uint64("index", l.Index).Str("by", c.By).Str("reason", c.Reason).RawJSON("command", l.Data).AnErr("refused", err).Msg("an operator changed the metadata")
+	}
 	v := *m.state.v
 	v.index = l.Index
 	m.state.v = &v

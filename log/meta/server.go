@@ -125,7 +125,7 @@ func New(c Config) (*Server, error) {
 		return nil, errors.Join(fmt.Errorf("metadata: %w", err), d.close())
 	}
 	s := &Server{
-		cfg: c, disk: d, boot: boot, snaps: snaps, machine: newMachine(),
+		cfg: c, disk: d, boot: boot, snaps: snaps, machine: newMachine(c.Log),
 		proposals: make(chan proposal, queueMax), reads: make(chan chan error, queueMax), done: make(chan struct{}),
 	}
 	s.cfg.Cluster = slices.Clone(c.Cluster)

@@ -134,6 +134,10 @@ type Takeover struct {
 // of which the state takes the largest seen; the leader fills it in.
 type Command struct {
 	Now time.Time `json:"now"`
+	// By and Reason say which operator asked, and why; every node's log repeats
+	// them with the change. Empty: a program did.
+	By     string `json:"by,omitempty"`
+	Reason string `json:"reason,omitempty"`
 
 	Register   *Register   `json:"register,omitempty"`
 	Forget     *Forget     `json:"forget,omitempty"`

@@ -96,7 +96,7 @@ func exportOf(d *disk, snaps raft.SnapshotStore, node string) (Export, error) {
 // replay applies everything that a directory holds, committed or not. index and
 // term are those of its newest entry; 0: it holds nothing.
 func replay(d *disk, snaps raft.SnapshotStore) (v *View, index, term uint64, err error) {
-	m := newMachine()
+	m := newMachine(zerolog.Nop())
 	list, err := snaps.List()
 	if err != nil {
 		return nil, 0, 0, err
