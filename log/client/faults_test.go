@@ -259,3 +259,41 @@ func freezeAfter(t *testing.T, w log.Writer, f func()) {
 	}
 	f()
 }
+
+// TestBoundedMemory: a member that takes nothing is left out once the ring is
+// full, long before it counts as slow, and comes back later.
+func TestBoundedMemory(t *testing.T) {
+	k := newCluster(t, place{"a1", "a"}, place{"a2", "a"}, place{"a3", "a"})
+	const window, retain = 1 << 20, 2 << 20
+	l := k.client(func(c *client.Config) {
+		c.Policy = &meta.Policy{Rule: quorum.NodeRule{Total: 2}, Loss: meta.LossBlock}
+		c.WindowBytes, c.RetainBytes, c.RollAfter, c.RollEvery = window, retain, time.Minute, 10*time.Millisecond
+		c.DialTimeout = 300 * time.Millisecond
+	})
+	w := openWriter(t, l)
+	put(t, w, 0, 9)
+	k.node("a3").set(func(n *memoryNode) { n.frozen = true })
+	p := bytes.Repeat([]byte("x"), 64<<10)
+	most := int64(0)
+	var last log.Offset
+	for range 800 {
+		o, err := w.Append(ctxOf(t), log.Draft{Topic: log.TopicData, EndsTransaction: true, Payload: p})
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = o
+		most = max(most, l.Stats().Writers[0].RingBytes)
+	}
+	if _, err := w.Wait(ctxOf(t), last); err != nil {
+		t.Fatal(err)
+	}
+	if bound := int64(window + retain + 256<<10); most > bound {
+		t.Errorf("the ring took %d bytes, at most %d are wanted", most, bound)
+	}
+	eventually(t, "left out", func() bool { return len(l.Stats().Writers[0].Members) == 2 })
+	k.node("a3").set(func(n *memoryNode) { n.frozen = false })
+	eventually(t, "back", func() bool { return len(l.Stats().Writers[0].Members) == 3 })
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

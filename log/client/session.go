@@ -106,6 +106,9 @@ func (c *Client) greet(ctx context.Context, address string) (*session, error) {
 func (c *Client) learn(generation uint64) error {
 	for {
 		known := c.generation.Load()
+		if generation == 0 && known > 0 {
+			return fmt.Errorf("the node knows no generation yet, the cluster is at %d: %w", known, log.ErrUnavailable)
+		}
 		if generation < known {
 			return fmt.Errorf("the node is of generation %d, the cluster of %d: %w", generation, known, log.ErrGeneration)
 		}
