@@ -33,6 +33,7 @@ type judge struct {
 	whole     bool // the full rule is possible again
 	wholeAt   time.Duration
 	penalties []penalty
+	askedAt   time.Duration
 }
 
 type penalty struct {
@@ -54,8 +55,13 @@ func (j *judge) left(w *Writer, now time.Duration) {
 // Decide says what to do about the members, the rule and the segment's size. Call
 // it whenever something of that changed, and at least every RollAfter/4.
 func (w *Writer) Decide(now time.Duration, v *View) Move {
+	paused := now-w.judge.askedAt > w.set.RollAfter
+	w.judge.askedAt = now
 	if w.err != nil || w.roll != nil {
 		return Move{}
+	}
+	if paused { // nobody asked for so long: the process stood still, so time says nothing about the members
+		w.resume(now)
 	}
 	var live uint64 // attached, and giving acknowledgements
 	gone := false   // somebody is, for too long
@@ -113,6 +119,18 @@ func (w *Writer) Decide(now time.Duration, v *View) Move {
 		p.Reason = "degraded: " + reason
 	}
 	return Move{Verb: Roll, Plan: p, Reason: p.Reason}
+}
+
+// resume starts every clock about the members anew.
+func (w *Writer) resume(now time.Duration) {
+	w.judge.unmet, w.judge.whole = false, false
+	for i := range w.members {
+		m := &w.members[i]
+		m.waiting = false
+		if m.state != Out {
+			m.since = now
+		}
+	}
 }
 
 func (w *Writer) tooLarge() bool {

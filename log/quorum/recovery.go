@@ -45,6 +45,8 @@ type Recovery struct {
 
 	waiting   bool // for the rule, or for nodes, since
 	waitSince time.Duration
+	progress  bool // something came, and the time to wait for more begins anew
+	restSince time.Duration
 }
 
 type sealed struct {
@@ -123,7 +125,7 @@ func (r *Recovery) Sealed(i int, s Sealed) error {
 		return fmt.Errorf("member %s answers %d after %d: %w", r.desc.Members[i].Node, s.Last, m.Last, log.ErrSuspect)
 	}
 	if m.state != sealNone {
-		m.Sealed, m.state = s, sealHere
+		m.Sealed, m.state, r.progress = s, sealHere, true
 	}
 	return nil
 }
@@ -228,7 +230,7 @@ func (r *Recovery) Copies() []Copy {
 // ends a transaction is lso, or the one before them.
 func (r *Recovery) Copied(i int, last, lso log.Offset) {
 	if m := &r.members[i]; last > m.Last {
-		m.Last, m.LSO = last, lso
+		m.Last, m.LSO, r.progress = last, lso, true
 	}
 }
 
@@ -286,8 +288,8 @@ func pick(members []Member, set uint64) []Member {
 //
 // A segment whose rule the members that are left can't meet is closed PARTIAL: at
 // once where the stream is degraded, by what is left of the rule; else after
-// graceAfter, if the next segment can be opened and all members that can be
-// reached have everything (4 graceAfter: one has). A stream that blocks thus
+// graceAfter without news, if the next segment can be opened and all members that
+// can be reached have everything (4 graceAfter: one has). A stream that blocks thus
 // waits until its full rule is possible again, with other nodes perhaps.
 func (r *Recovery) Decide(now time.Duration, v *View, graceAfter time.Duration) Move {
 	if r.err != nil || r.open != nil || r.done {
@@ -300,21 +302,17 @@ func (r *Recovery) Decide(now time.Duration, v *View, graceAfter time.Duration) 
 			r.way = &q
 		}
 	}
+	if !r.waiting {
+		r.waiting, r.waitSince, r.progress = true, now, true
+	}
+	if r.progress {
+		r.progress, r.restSince = false, now
+	}
 	last, _, covered := r.End()
-	waited := time.Duration(0)
-	if r.waiting {
-		waited = now - r.waitSince
-	}
-	if err == nil && covered && waited >= graceAfter {
-		r.rest = r.in(sealHere)&^r.holders(last) == 0 || waited >= 4*graceAfter
-	} else {
-		r.rest = false
-	}
+	waited, idle := now-r.waitSince, now-r.restSince
+	r.rest = err == nil && covered && idle >= graceAfter && (r.in(sealHere)&^r.holders(last) == 0 || idle >= 4*graceAfter)
 	if _, ok := r.Ready(); ok && err == nil {
 		return Move{Verb: Roll, Plan: plan, Reason: plan.Reason}
-	}
-	if !r.waiting {
-		r.waiting, r.waitSince = true, now
 	}
 	if err != nil && v.DegradeAfter > 0 && waited >= v.DegradeAfter {
 		if city, ok := v.dispensable(r.desc.Stream, nil); ok {

@@ -257,7 +257,10 @@ func (w *Writer) turn(m *member, s MemberState, now time.Duration) {
 
 // Broken: the connection to member i is gone.
 func (w *Writer) Broken(i int, segment uint32, now time.Duration) {
-	if m := &w.members[i]; segment == w.desc.Segment && m.state == Attached {
+	if segment != w.desc.Segment {
+		return
+	}
+	if m := &w.members[i]; m.state == Attached {
 		w.turn(m, Lost, now)
 	}
 }

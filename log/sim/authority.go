@@ -320,6 +320,7 @@ type call struct {
 	reply   reply
 	waiting bool
 	gen     uint32 // of the metadata that was asked
+	over    bool   // it arrived, or never will
 	client  uint8  // a writer; or the keeper, which asks nothing back
 	process uint32
 }
@@ -347,6 +348,8 @@ func (w *world) ask(client uint8, process uint32, c command) uint32 {
 			d += w.net.between(5000, 80000)
 		}
 		w.push(event{at: w.now + d, kind: evCommand, gen: id})
+	} else {
+		w.calls[id].over = true
 	}
 	if client != keeper {
 		w.push(event{at: w.now + 15000, kind: evAnswered, gen: id, who: client, ends: true})
@@ -357,6 +360,7 @@ func (w *world) ask(client uint8, process uint32, c command) uint32 {
 // commanded: a command reaches the metadata.
 func (w *world) commanded(e *event) {
 	c := &w.calls[e.gen]
+	c.over = true
 	if c.gen != w.meta.gen {
 		return // it went down with the old metadata
 	}

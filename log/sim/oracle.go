@@ -275,8 +275,8 @@ func (w *world) survives(lost func(n *node) bool, damaged func(n *node, s *segme
 			return false
 		}
 	}
-	for i := range w.writers { // an end that is proposed counts on its holders
-		if p := &w.writers[i]; p.phase == phaseOpen && p.call != 0 && w.calls[p.call-1].command.close {
+	for i := len(w.calls) - 1; i >= max(0, len(w.calls)-200); i-- { // an end that is proposed counts on its holders
+		if c := &w.calls[i]; !c.over && c.command.verb == cmdAdvance && c.command.close {
 			return false
 		}
 	}
