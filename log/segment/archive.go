@@ -263,7 +263,7 @@ type archive struct {
 	size int64
 
 	handle vfs.File // nil: closed, nobody reads
-	blocks []block  // nil: to be loaded
+	blocks []block  // the index, while handle is open
 	refs   int
 	used   uint64
 	gone   bool // replaced or dropped: closed with its last reader

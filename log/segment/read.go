@@ -253,7 +253,7 @@ func (r *Replica) planRunLocked(q Query, p plan) (plan, *run, error) {
 // planOwnLocked is for entries in the replica's own file: one block at a time.
 func (r *Replica) planOwnLocked(q Query, p plan) (plan, error) {
 	a, s := r.file, r.store
-	if a.handle == nil || a.blocks == nil {
+	if a.handle == nil {
 		return p, errNotOpen
 	}
 	mask := classMask(q.Topics)

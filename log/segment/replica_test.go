@@ -469,3 +469,30 @@ func TestGeneration(t *testing.T) {
 		t.Fatalf("generation %d after a restart", o.Generation())
 	}
 }
+
+// TestEmptyOwnFile: a compaction may leave nothing, and that is read like anything.
+func TestEmptyOwnFile(t *testing.T) {
+	disk := vfs.NewDisk()
+	o := open(t, imageConfig(disk))
+	w := o.attach(describe("s", 1, 1, 0, 1, 1), 1)
+	for range 3 {
+		if err := w.append(log.TopicData, true, body("s", w.next)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(w.wait(), w.end(), w.r.Compact(ctx, []log.Topic{log.TopicSchema})); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		q := segment.Query{From: 1, Topics: []log.Topic{log.TopicSchema}}
+		entries, _, next, err := o.replica("s", 1).Read(q, nil, nil)
+		if err != nil || len(entries) > 0 || next != 4 {
+			t.Fatalf("%d entries, next %d, %v", len(entries), next, err)
+		}
+		if err := o.stop(); err != nil {
+			t.Fatal(err)
+		}
+		disk = disk.Restart()
+		o = open(t, imageConfig(disk))
+	}
+}
