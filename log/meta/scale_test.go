@@ -46,7 +46,11 @@ func TestManySegments(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("RESULT meta-segments segments=%d roll_us=%d save_ms=%d load_ms=%d snapshot_bytes=%d", n, per.Microseconds(), saved.Milliseconds(), took.Milliseconds(), len(b))
-	if per > 5*time.Millisecond || took > 3*time.Second { // far above, for a busy machine
+	most := time.Second
+	if testing.Short() { // under the race detector, beside everything else
+		most = time.Minute
+	}
+	if per > most/200 || took > most {
 		t.Errorf("a roll takes %v, a load %v", per, took)
 	}
 	again := &world{t: t, s: loaded, now: w.now}
