@@ -96,6 +96,9 @@ func (s *seat) goOn(err error) bool {
 		return false
 	}
 	w.client.cfg.Logger.Debug().Err(err).Str("stream", w.stream).Uint32("segment", s.segment.Segment).Str("node", s.member.Node).Msg("log writer lost a member")
+	if w.core.Descriptor().Segment != s.segment.Segment {
+		return true // the metadata is still asked for the segment
+	}
 	if isReply(err) {
 		switch {
 		case errors.Is(err, log.ErrFenced):

@@ -235,7 +235,7 @@ func (s *storm) fault(rnd *rand.Rand) {
 	name := []string{"a1", "a2", "b1", "b2"}[rnd.IntN(4)]
 	hold := time.Duration(100+rnd.IntN(1500)) * time.Millisecond
 	kind := rnd.IntN(7)
-	s.t.Logf("%d on %s for %v", kind, name, hold)
+	s.t.Logf("%s: %d on %s for %v, %d acknowledged", time.Now().Format("15:04:05.000"), kind, name, hold, s.count.Load())
 	switch kind {
 	case 0:
 		s.cluster.Kill(name)

@@ -90,6 +90,10 @@ func (w *Writer) Decide(now time.Duration, v *View) Move {
 	slow := func(node string) bool { return w.slow(node, now) }
 	keep := pick(w.desc.Members, live)
 	members, err := v.choose(w.desc.Stream, keep, rule, slow)
+	if err != nil && !met { // a node that was slow some time ago is better than none
+		slow = func(node string) bool { return w.failing(node, now) }
+		members, err = v.choose(w.desc.Stream, keep, rule, slow)
+	}
 	if err != nil {
 		if met {
 			return Move{} // the present members do, and other ones would not
@@ -148,13 +152,20 @@ func (w *Writer) stalled(i int, now time.Duration) bool {
 	return owes && now-m.waitSince > w.set.RollAfter
 }
 
-func (w *Writer) slow(node string, now time.Duration) bool {
+// failing: slow, or without entries it acknowledged, in this segment.
+func (w *Writer) failing(node string, now time.Duration) bool {
 	for i := range w.members {
 		if w.desc.Members[i].Node == node && (w.members[i].lying || w.stalled(i, now)) {
 			return true
 		}
 	}
-	return slices.ContainsFunc(w.judge.penalties, func(p penalty) bool { return p.node == node && p.until > now })
+	return false
+}
+
+// slow: failing, or it was not long ago.
+func (w *Writer) slow(node string, now time.Duration) bool {
+	return w.failing(node, now) ||
+		slices.ContainsFunc(w.judge.penalties, func(p penalty) bool { return p.node == node && p.until > now })
 }
 
 // restorable names a degraded city whose part of the rule could be met again for

@@ -253,10 +253,10 @@ func (c *Cluster) Kill(names ...string) {
 	var all sync.WaitGroup
 	for _, name := range names {
 		m := c.Member(name)
+		c.Isolate(name) // first: what it says from here on nobody hears
 		if m.disk != nil {
 			m.disk = m.disk.Restart()
 		}
-		c.Isolate(name)
 	}
 	for _, name := range names {
 		all.Go(func() { c.stop(c.Member(name)) })
