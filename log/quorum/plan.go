@@ -110,6 +110,22 @@ func (v *View) dispensable(stream string, not func(string) bool) (string, bool) 
 	return "", false
 }
 
+// restorable names the first degraded city whose part of the rule could be met.
+func (v *View) restorable(stream string) (string, bool) {
+	for i, city := range v.Degraded {
+		if v.Rule.Cities[city] == 0 {
+			continue
+		}
+		less := *v
+		less.Degraded = slices.Delete(slices.Clone(v.Degraded), i, i+1)
+		rule, _ := less.effective()
+		if _, err := v.choose(stream, nil, rule, nil); err == nil {
+			return city, true
+		}
+	}
+	return "", false
+}
+
 // Plan chooses the members of a segment that follows the view's effective rule.
 func (v *View) Plan(stream string, keep []Member) (Plan, error) {
 	rule, full := v.effective()

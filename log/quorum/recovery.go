@@ -281,8 +281,8 @@ func pick(members []Member, set uint64) []Member {
 	return out
 }
 
-// Decide says how to go on. Roll: Propose with Move.Plan. Degrade: have the
-// metadata do without Move.City, then decide again. Blocked, Stay: wait for
+// Decide says how to go on. Roll: Propose with Move.Plan. Degrade and Restore: have
+// the metadata do without Move.City, or not any more, then decide again. Blocked, Stay: wait for
 // members, or for nodes to open the next segment on. Call it after each report
 // and at least every graceAfter/4.
 //
@@ -294,6 +294,13 @@ func pick(members []Member, set uint64) []Member {
 func (r *Recovery) Decide(now time.Duration, v *View, graceAfter time.Duration) Move {
 	if r.err != nil || r.open != nil || r.done {
 		return Move{}
+	}
+	if v.DegradeAfter > 0 {
+		// Who opens a segment need not wait, as one who writes does: there is
+		// nothing to disturb, and writers may be too short-lived to wait.
+		if city, ok := v.restorable(r.desc.Stream); ok {
+			return Move{Verb: Restore, City: city, Reason: "the rule can be met again"}
+		}
 	}
 	plan, err := v.Plan(r.desc.Stream, r.desc.Members)
 	r.way = nil

@@ -280,6 +280,11 @@ func (w *world) survives(lost func(n *node) bool, damaged func(n *node, s *segme
 			return false
 		}
 	}
+	for i := range w.writers { // also while it is only about to be proposed again
+		if p := &w.writers[i]; p.phase == phaseOpen && p.call != 0 && w.calls[p.call-1].command.close {
+			return false
+		}
+	}
 	return true
 }
 
