@@ -51,8 +51,8 @@ func (c *chain) step(m message) (counts bool, err error) {
 	return true, nil
 }
 
-// walked is the end of a walk, not an error.
-var walked = errors.New("walked")
+// errWalked is the end of a walk, not an error.
+var errWalked = errors.New("walked")
 
 // walk follows the chain up to a sequence, without payloads. t is where it
 // begins, and then where it ends.
@@ -70,12 +70,12 @@ func (l *Log) walk(ctx context.Context, n names, t *tail, upto uint64) error {
 				t.at(m)
 			}
 			if m.seq >= upto {
-				return walked
+				return errWalked
 			}
 			return nil
 		},
 	}
-	if err := p.run(ctx); !errors.Is(err, walked) {
+	if err := p.run(ctx); !errors.Is(err, errWalked) {
 		return err
 	}
 	return nil

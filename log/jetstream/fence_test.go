@@ -118,7 +118,7 @@ func TestStrayEntriesDoNotCount(t *testing.T) {
 	last := young.opened
 	// Right behind the fence, with the offsets that the old writer would give next.
 	last = stray(t, l, old, 2, last)
-	last = stray(t, l, old, 3, last)
+	stray(t, l, old, 3, last)
 	if b, err := l.Bounds(within(t), "s"); err != nil || b.LAC != 1 || b.Epoch != 2 {
 		t.Fatalf("bounds %+v, %v", b, err)
 	}

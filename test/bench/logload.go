@@ -6,10 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -185,23 +182,6 @@ func cpuOf(pids []int) float64 {
 	}
 	for _, p := range pids {
 		total += cpuSeconds(p)
-	}
-	return total
-}
-
-// diskBytes is what processes have had written to disk.
-func diskBytes(pids []int) (total int64) {
-	for _, p := range pids {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", p))
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(b)) {
-			if v, ok := strings.CutPrefix(line, "write_bytes: "); ok {
-				n, _ := strconv.ParseInt(strings.TrimSpace(v), 10, 64)
-				total += n
-			}
-		}
 	}
 	return total
 }

@@ -65,7 +65,7 @@ func (s *natsSide) open(ctx context.Context, stream string, window int) (appende
 		nc.Close()
 		return nil, err
 	}
-	// To the server that leads the stream, which spares it a hop.
+	// To the server that leads the stream, which spares each message a hop.
 	if info := made.CachedInfo(); info.Cluster != nil {
 		for _, x := range s.Servers {
 			if x.Name != info.Cluster.Leader {
@@ -73,7 +73,7 @@ func (s *natsSide) open(ctx context.Context, stream string, window int) (appende
 			}
 			near, err := nats.Connect("nats://"+x.Client, nats.ReconnectBufSize(-1))
 			if err != nil {
-				break // any server will do
+				return nil, err
 			}
 			nc.Close()
 			nc = near
