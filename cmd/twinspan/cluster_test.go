@@ -289,3 +289,100 @@ func TestClusterVerbs(t *testing.T) {
 	}
 	contains(t, l.run(0, "log verify"), "0 replicas differ", "0 not reachable")
 }
+
+// The majority dies with its city: the survivors take over, the others stand aside
+// when they return, export what only they had, and are taken in again.
+func TestTakeoverAndReturn(t *testing.T) {
+	l := newLab(t)
+	l.run(0, "topic create --loss degrade-manual")
+	w, err := l.log.OpenWriter(t.Context(), "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.add(w, 10)
+	contains(t, l.run(4, "log takeover --attest-fenced a --attest-fenced c"), "the metadata has a leader")
+	for _, name := range []string{"a1", "a2", "w1"} {
+		l.nodes[name].stop()
+	}
+	_ = w.Close() // its fate is not known, which is why there are survivors to ask
+
+	if o := l.overview(); !o.Stale || len(o.Problems) == 0 {
+		t.Errorf("%+v", o)
+	}
+	contains(t, l.run(4, "log takeover --attest-fenced a --attest-fenced b"), "node b1 of city b answers")
+	contains(t, l.run(4, "log takeover --attest-fenced x"), `no node in city "x"`)
+	contains(t, l.run(5, "log degrade s --without a"), "is a majority of the nodes running?")
+	out := l.run(0, "log takeover --attest-fenced a --attest-fenced c")
+	contains(t, out, "generation 2 would begin with b1, b2; given up: a1, a2, w1", "all that was confirmed is kept", "Nothing was changed")
+	out = l.run(0, `log takeover --attest-fenced a --attest-fenced c --yes --reason "a burnt down"`)
+	contains(t, out, "generation 2 begins with b1, b2")
+	l.until("the survivors lead themselves", func(o *ops.Overview) bool { return o.Leader != "" && o.Generation == 2 && !o.Stale })
+	l.run(0, `log degrade s --without a --yes --reason "a burnt down"`)
+
+	after, err := client.New(client.Config{Nodes: []string{l.at["b1"]}, City: "b", Logger: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer after.Close()
+	w2, err := after.OpenWriter(t.Context(), "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = w2.Close() }() // all that was appended is confirmed
+	if b := w2.Bounds(); b.LAC != 9 {
+		t.Errorf("bounds after the takeover: %+v", b)
+	}
+	for _, a := range l.add(w2, 5) {
+		if a.Protected {
+			t.Errorf("%+v", a)
+		}
+	}
+
+	// The lost nodes return.
+	for _, name := range []string{"a1", "a2", "w1"} {
+		l.nodes[name].start(t)
+	}
+	for _, name := range []string{"a1", "a2", "w1"} {
+		d := l.nodes[name].await(t, name+" stands aside", func(d *admin.Document) bool { return len(d.Roles[0].Halts) > 0 })
+		if h := d.Roles[0].Halts[0]; h.Code != "QUARANTINED" || !strings.Contains(h.Remedy, "log nodes rejoin "+name) {
+			t.Errorf("%+v", h)
+		}
+	}
+	for _, name := range []string{"a1", "a2", "w1"} {
+		var out string
+		for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+			if out = l.run(0, "log nodes rejoin "+name+" --address "+l.at[name]); strings.Contains(out, "exported to") && !strings.Contains(out, `"exported":false`) {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%s does not export\n%s", name, out)
+			}
+		}
+		contains(t, out, "is quarantined", "generation 2 was begun without it", "Nothing was changed")
+		l.nodes[name].code = 1 // it ends by itself, to be started again
+		for end := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+			code, out, errOut := twinspan(t, "log", "nodes", "rejoin", name, "--address", l.at[name], "--yes", "--reason", "a is rebuilt", "-c", filepath.Join(l.dir, "ops.yaml"))
+			if code == 0 {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%s: %d %s%s", name, code, out, errOut)
+			}
+		}
+		for end := time.Now().Add(20 * time.Second); !strings.Contains(l.nodes[name].log.String(), "told to rejoin"); time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%s does not end", name)
+			}
+		}
+		l.nodes[name].stop()
+		l.nodes[name].code = 0
+		l.nodes[name].start(t)
+	}
+	l.run(0, `log restore s --without a --yes --reason "a is rebuilt"`)
+	l.until("all is whole again", func(o *ops.Overview) bool { return len(o.Problems) == 0 && len(o.Nodes) == 5 && o.Streams[0].Protected })
+	l.add(w2, 3)
+	contains(t, l.run(0, "log verify"), "0 replicas differ", "0 not reachable")
+	if kept, err := filepath.Glob(filepath.Join(l.dir, "log-a1.before-*")); err != nil || len(kept) != 1 {
+		t.Errorf("the old directory of a1: %v %v", kept, err)
+	}
+}

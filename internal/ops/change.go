@@ -89,7 +89,8 @@ func (c *Client) Without(ctx context.Context, stream, city string, off bool) (*W
 	}
 	w := &Weaker{Stream: stream, City: city, Loss: st.Policy.Loss, Rule: st.Policy.Rule, Without: st.Policy.Rule.Without(city),
 		Degraded: append([]string{}, st.Degraded...), Members: []MemberView{}, Alive: []string{}}
-	known := false
+	// A city whose nodes were given up by a takeover is in the rule still.
+	_, known := st.Policy.Rule.Cities[city]
 	var up []quorum.Member
 	views := make([]NodeView, len(nodes))
 	each(len(nodes), func(i int) {
@@ -121,7 +122,7 @@ func (c *Client) Without(ctx context.Context, stream, city string, off bool) (*W
 	degraded := slices.Contains(st.Degraded, city)
 	switch {
 	case !known:
-		w.Refuse = fmt.Sprintf("no node in city %q stores entries", city)
+		w.Refuse = fmt.Sprintf("no node in city %q stores entries, and the rule does not ask for one", city)
 	case !off && st.Policy.Loss == meta.LossBlock:
 		w.Refuse = "the stream's policy is to block: twinspan topic policy " + stream + " --loss degrade-manual changes that"
 	case !off && degraded:

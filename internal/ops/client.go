@@ -33,7 +33,8 @@ type Config struct {
 // and must not be misled by an old one.
 type Client struct {
 	cfg  Config
-	meta *meta.Client
+	raw  *meta.Client
+	meta meta.Store // raw, every call bounded
 }
 
 // New makes a client; it connects when it asks.
@@ -42,12 +43,13 @@ func New(cfg Config) *Client {
 		cfg.Timeout = 10 * time.Second
 	}
 	c := &Client{cfg: cfg}
-	c.meta = meta.NewClient(c, cfg.Seeds)
+	c.raw = meta.NewClient(c, cfg.Seeds)
+	c.meta = bounded{c.raw, cfg.Timeout}
 	return c
 }
 
-// Metadata of the cluster, linearizable.
-func (c *Client) Metadata() *meta.Client { return c.meta }
+// Metadata of the cluster, linearizable. Every call ends within Config.Timeout.
+func (c *Client) Metadata() meta.Store { return c.meta }
 
 // Change has the metadata changed for an operator; who asked and why is in every
 // node's log.

@@ -143,14 +143,21 @@ func (c *Client) store(ctx context.Context, o *Overview) (meta.Store, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	for _, seed := range c.cfg.Seeds {
-		stale := c.meta.Stale(seed)
-		if _, e := stale.Nodes(ctx); e == nil {
-			o.Stale, o.StaleFrom = true, seed
-			return stale, nil
+	// Who has applied most of it.
+	all := make([]meta.Status, len(c.cfg.Seeds))
+	errs := make([]error, len(all))
+	each(len(all), func(i int) { all[i], errs[i] = c.raw.Status(ctx, c.cfg.Seeds[i]) })
+	best := -1
+	for i := range all {
+		if errs[i] == nil && (best < 0 || all[i].AppliedIndex > all[best].AppliedIndex) {
+			best = i
 		}
 	}
-	return nil, err
+	if best < 0 {
+		return nil, errors.Join(append(errs, err)...)
+	}
+	o.Stale, o.StaleFrom = true, c.cfg.Seeds[best]
+	return bounded{c.raw.Stale(o.StaleFrom), c.cfg.Timeout}, nil
 }
 
 // node asks one node how it is.
@@ -185,7 +192,7 @@ func (c *Client) node(ctx context.Context, n meta.Node) NodeView {
 			v.Missing++
 		}
 	}
-	if st, err := c.meta.Status(ctx, n.Address); err == nil {
+	if st, err := c.raw.Status(ctx, n.Address); err == nil {
 		v.Role = st.Role
 	}
 	return v
