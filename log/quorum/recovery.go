@@ -47,6 +47,9 @@ type Recovery struct {
 	waitSince time.Duration
 	progress  bool // something came, and the time to wait for more begins anew
 	restSince time.Duration
+	again     bool   // before a partial end all are asked again, since
+	asked     uint64 // of these
+	askedAt   time.Duration
 }
 
 type sealed struct {
@@ -125,7 +128,8 @@ func (r *Recovery) Sealed(i int, s Sealed) error {
 		return fmt.Errorf("member %s answers %d after %d: %w", r.desc.Members[i].Node, s.Last, m.Last, log.ErrSuspect)
 	}
 	if m.state != sealNone {
-		m.Sealed, m.state, r.progress = s, sealHere, true
+		r.progress = r.progress || m.state == sealAsk || m.Last != s.Last
+		m.Sealed, m.state = s, sealHere
 	}
 	return nil
 }
@@ -290,7 +294,8 @@ func pick(members []Member, set uint64) []Member {
 // once where the stream is degraded, by what is left of the rule; else after
 // graceAfter without news, if the next segment can be opened and all members that
 // can be reached have everything (4 graceAfter: one has). A stream that blocks thus
-// waits until its full rule is possible again, with other nodes perhaps.
+// waits until its full rule is possible again, with other nodes perhaps. Before a
+// PARTIAL end the members are asked once more.
 func (r *Recovery) Decide(now time.Duration, v *View, graceAfter time.Duration) Move {
 	if r.err != nil || r.open != nil || r.done {
 		return Move{}
@@ -318,7 +323,7 @@ func (r *Recovery) Decide(now time.Duration, v *View, graceAfter time.Duration) 
 	last, _, covered := r.End()
 	waited, idle := now-r.waitSince, now-r.restSince
 	r.rest = err == nil && covered && idle >= graceAfter && (r.in(sealHere)&^r.holders(last) == 0 || idle >= 4*graceAfter)
-	if _, ok := r.Ready(); ok && err == nil {
+	if partial, ok := r.Ready(); ok && err == nil && (!partial || r.askAgain(now, graceAfter)) {
 		return Move{Verb: Roll, Plan: plan, Reason: plan.Reason}
 	}
 	if err != nil && v.DegradeAfter > 0 && waited >= v.DegradeAfter {
@@ -330,6 +335,20 @@ func (r *Recovery) Decide(now time.Duration, v *View, graceAfter time.Duration) 
 		return Move{Verb: Blocked, Reason: "not enough members of the last segment, or nodes for the next one, can be reached"}
 	}
 	return Move{}
+}
+
+// askAgain has every member sealed once more before a partial end, because what
+// rests on few disks has to rest on ones that are there. It says whether that is
+// done; until then the members are Wanted.
+func (r *Recovery) askAgain(now, graceAfter time.Duration) bool {
+	if r.again && now-r.askedAt < 4*graceAfter {
+		return r.asked&^r.in(sealHere) == 0 || now-r.askedAt >= graceAfter
+	}
+	r.again, r.asked, r.askedAt = true, r.in(sealHere), now
+	for i := range r.members {
+		r.Broken(i)
+	}
+	return false
 }
 
 // Propose fixes the close and gives the Advance for the metadata, opening the

@@ -220,7 +220,8 @@ func (w *Writer) State(i int) MemberState { return w.members[i].state }
 func (w *Writer) Mark(i int) log.Offset { return w.window.Mark(i) }
 
 // Attached takes member i's answer to an attach to segment: the newest entry it
-// has there. from is the entry to send first. ok is false when the member has to
+// has there, which is to be reported with Acked, too. from is the entry to send
+// first. ok is false when the member has to
 // be left: the answer is about another segment than the present one, or the
 // entries it misses are no longer kept, or it has lost some.
 func (w *Writer) Attached(i int, segment uint32, last log.Offset, now time.Duration) (from log.Offset, ok bool) {

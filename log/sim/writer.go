@@ -294,12 +294,16 @@ func (w *world) toWriter(p *writer, e *event) {
 		}
 		if from, ok := p.q.Attached(i, p.seg.num, off(e.o), w.time()); ok {
 			p.sent[e.peer] = int32(from) - 1
-			w.pump(p, i)
+			w.ackedBy(p, i, e)
+			if p.phase == phaseRun {
+				w.pump(p, i)
+			}
 		}
 	case rSealed:
 		if p.phase != phaseOpen || e.epoch != p.epoch {
 			return
 		}
+		p.asked[e.peer] = 0 // it may be asked again
 		s := w.answers[e.content]
 		if w.trace != nil {
 			w.tracef("w%d     n%d sealed: %+v", p.idx, e.peer, s)
