@@ -13,6 +13,7 @@ import (
 	"github.com/twinspan/twinspan/log/client"
 	"github.com/twinspan/twinspan/log/conformance"
 	"github.com/twinspan/twinspan/log/meta"
+	"github.com/twinspan/twinspan/log/node/nodetest"
 	"github.com/twinspan/twinspan/log/quorum"
 )
 
@@ -44,4 +45,17 @@ func TestConformance(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestConformanceOfRealNodes: two of three, on the nodes that the program runs;
+// log/node has the other layouts.
+func TestConformanceOfRealNodes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes half a minute")
+	}
+	conformance.Run(t, func(t *testing.T) log.Log {
+		return nodetest.New(t, nodetest.Options{Nodes: []string{"a1", "a2", "a3"}}).Client("a", func(cfg *client.Config) {
+			cfg.Policy = &meta.Policy{Rule: quorum.NodeRule{Total: 2}, Loss: meta.LossBlock}
+		})
+	})
 }

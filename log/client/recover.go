@@ -93,8 +93,10 @@ func (r *recovery) decide(ctx context.Context) (a quorum.Advance, done bool, err
 		switch move.Verb {
 		case quorum.Roll:
 			plan = &move.Plan
-		case quorum.Degrade:
-			res, err := r.client.do(ctx, meta.Command{Degrade: &meta.Degrade{Stream: r.stream, City: move.City, Reason: move.Reason}})
+		case quorum.Degrade, quorum.Restore:
+			res, err := r.client.do(ctx, meta.Command{Degrade: &meta.Degrade{
+				Stream: r.stream, City: move.City, Off: move.Verb == quorum.Restore, Reason: move.Reason,
+			}})
 			if err == nil && res.Stream != nil {
 				r.outlook.learn(res.Stream)
 			}

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/twinspan/twinspan/log"
-	client "github.com/twinspan/twinspan/log/client"
+	"github.com/twinspan/twinspan/log/client"
 	"github.com/twinspan/twinspan/log/node/nodetest"
 )
 
