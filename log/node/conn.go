@@ -120,7 +120,7 @@ func (c *conn) greet(ctx context.Context) error {
 	c.link.SetIdle(c.node.cfg.IdleTimeout, c.node.cfg.IdleTimeout/4)
 	return c.link.Send(&wire.Welcome{
 		Version: v, Node: c.node.cfg.Name, UUID: c.node.store.UUID(), City: c.node.cfg.City,
-		Generation: c.node.generation(), IdleMS: uint32(c.node.cfg.IdleTimeout / time.Millisecond),
+		Generation: c.node.store.Generation(), IdleMS: uint32(c.node.cfg.IdleTimeout / time.Millisecond),
 	})
 }
 
