@@ -39,18 +39,32 @@ func (r *run) whole(ctx context.Context) error {
 	}
 	until := time.Now().Add(wholeFor)
 	for {
-		_, err := r.tool(ctx, r.Storing()[0], "log", "status", "--strict")
+		out, err := r.tool(ctx, r.Storing()[0], "log", "status", "--strict")
 		if err == nil {
 			return nil
 		}
 		if time.Now().After(until) {
-			r.report.extra = append(r.report.extra, fmt.Sprintf("the cluster is not whole again within %v: %v", wholeFor, err))
+			r.report.extra = append(r.report.extra, fmt.Sprintf("the cluster is not whole again within %v: %s", wholeFor, problems(out)))
 			return nil
 		}
 		if err := sleep(ctx, 200*time.Millisecond); err != nil {
 			return err
 		}
 	}
+}
+
+// problems are the lines of log status that name one; all of it when none does.
+func problems(out string) string {
+	var found []string
+	for line := range strings.Lines(out) {
+		if strings.HasPrefix(line, "!") {
+			found = append(found, strings.TrimSpace(line))
+		}
+	}
+	if len(found) == 0 {
+		return cli.OneLine(out)
+	}
+	return strings.Join(found, " ")
 }
 
 // forget tells the cluster that what stopped nodes had is gone, so that others may

@@ -232,6 +232,10 @@ func (r *run) hire(name string) error {
 func (r *run) prepare(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+	// Streams that are made before all nodes are known may have to do without some.
+	if err := r.whole(ctx); err != nil {
+		return err
+	}
 	return r.eachStream(func(name string) error {
 		if _, err := r.worker.Probe(ctx, name); err != nil {
 			return fmt.Errorf("the cluster takes no writer: %w", err)
