@@ -146,3 +146,24 @@ func BenchmarkReadOwn(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkAttach4096 makes 4,096 replicas at once: they share the writes of the
+// meta.
+func BenchmarkAttach4096(b *testing.B) {
+	for range b.N {
+		o := open(b, segment.Config{Dir: b.TempDir(), Name: "a1", Logger: zerolog.Nop()})
+		var all sync.WaitGroup
+		for w := range 64 {
+			all.Go(func() {
+				for i := range 64 {
+					o.attach(describe(fmt.Sprintf("set%02d", w), uint32(i+1), log.Offset(i), log.None, 1, 3), 1)
+				}
+			})
+		}
+		all.Wait()
+		b.ReportMetric(float64(o.Stats().MetaWrites), "meta-writes")
+		if err := o.stop(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

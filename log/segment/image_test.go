@@ -228,6 +228,10 @@ func failOnce(t *testing.T, kind vfs.OpKind, nth int, done bool) bool {
 		t.Fatalf("%d. %s: Run ends with %v", nth, kind, runErr)
 	}
 	disk.SetHook(nil)
+	cuts := 3
+	if testing.Short() {
+		cuts = 1
+	}
 	for name, d := range map[string]*vfs.Disk{
 		"same boot": disk.Restart(), "power cut": disk.Image(rand.New(rand.NewPCG(uint64(nth), 5))),
 	} {
@@ -241,7 +245,7 @@ func failOnce(t *testing.T, kind vfs.OpKind, nth int, done bool) bool {
 		if _, err := load(rand.New(rand.NewPCG(9, 9)), after, q); err != nil {
 			t.Fatalf("%d. %s, %s: %v", nth, kind, name, err)
 		}
-		for i := range 3 {
+		for i := range cuts {
 			if err := verify(image{disk: after.Image(rand.New(rand.NewPCG(uint64(i), 1))), promise: q}); err != nil {
 				t.Fatalf("%d. %s, power cut after %s: %v", nth, kind, name, err)
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"syscall"
 
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/vfs"
@@ -312,6 +313,9 @@ func (p plan) readOwn(r *Replica, q Query, entries []Stored, buf []byte) ([]Stor
 	if b.Codec == codecPlain {
 		buf = buf[:b.Raw]
 		got, err := readSpan(p.handle, buf, b.At)
+		if unreadable(err) {
+			return lost(err)
+		}
 		if err != nil {
 			return entries, buf, q.From, err
 		}
@@ -322,6 +326,9 @@ func (p plan) readOwn(r *Replica, q Query, entries []Stored, buf []byte) ([]Stor
 		packed := r.store.scratch.get(int(b.Stored))
 		defer r.store.scratch.put(packed)
 		got, err := readSpan(p.handle, packed, b.At)
+		if unreadable(err) {
+			return lost(err)
+		}
 		if err != nil {
 			return entries, buf, q.From, err
 		}
@@ -363,6 +370,9 @@ func (p plan) read(r *Replica, q Query, entries []Stored, buf []byte) ([]Stored,
 			buf = make([]byte, 0, span)
 		}
 		b, err := readSpan(p.handle, buf[used:used+span], p.places[i])
+		if unreadable(err) {
+			return p.exact(r, q, entries, buf[:used], i)
+		}
 		if err != nil {
 			return entries, buf, next, fmt.Errorf("%s: read entry %d: %w", r.id, next, err)
 		}
@@ -403,12 +413,7 @@ func (q Query) wants(t log.Topic) bool { return len(q.Topics) == 0 || slices.Con
 // b does not reach to its end only the size is right.
 func (p plan) entry(r *Replica, b []byte, rel, i int) (Stored, int, error) {
 	var e Stored
-	lost := func(why error) (Stored, int, error) {
-		r.store.mu.Lock()
-		defer r.store.mu.Unlock()
-		r.hurtLocked(p.offsets[i], p.offsets[i])
-		return e, 0, r.lostError(p.offsets[i], fmt.Errorf("%s at %d: %w", p.file.name, p.places[i], why))
-	}
+	lost := func(why error) (Stored, int, error) { return p.lost(r, i, why) }
 	if rel+recordHeader > len(b) {
 		return lost(fmt.Errorf("the file ends: %w", errFormat))
 	}
@@ -433,6 +438,48 @@ func (p plan) entry(r *Replica, b []byte, rel, i int) (Stored, int, error) {
 	}}
 	return e, size, nil
 }
+
+// lost notes that a planned entry is damaged.
+func (p plan) lost(r *Replica, i int, why error) (Stored, int, error) {
+	r.store.mu.Lock()
+	defer r.store.mu.Unlock()
+	if p.file.runs[r.num] != nil { // or it has left the journal meanwhile
+		r.hurtLocked(p.offsets[i], p.offsets[i])
+	}
+	return Stored{}, 0, r.lostError(p.offsets[i], fmt.Errorf("%s at %d: %w", p.file.name, p.places[i], why))
+}
+
+// exact reads planned entry i and not a byte more, where a read of more fails: the
+// sector that can't be read may be its neighbour's.
+func (p plan) exact(r *Replica, q Query, entries []Stored, buf []byte, i int) ([]Stored, []byte, log.Offset, error) {
+	if len(entries) > 0 {
+		return entries, buf, p.offsets[i], nil // the next Read comes back to it
+	}
+	b, err := readSpan(p.handle, make([]byte, recordHeader), p.places[i])
+	var e Stored
+	size := 0
+	if err == nil {
+		if e, size, err = p.entry(r, b, 0, i); err == nil {
+			if b, err = readSpan(p.handle, make([]byte, size), p.places[i]); err == nil {
+				e, _, err = p.entry(r, b, 0, i)
+			}
+		}
+	}
+	if unreadable(err) {
+		_, _, err = p.lost(r, i, err)
+	}
+	if err != nil {
+		return entries, buf, p.offsets[i], err
+	}
+	if q.wants(e.Topic) {
+		entries = append(entries, e)
+	}
+	return entries, b, p.offsets[i] + 1, nil
+}
+
+// unreadable says that the disk has the place and can't read it: that is damage,
+// too.
+func unreadable(err error) bool { return errors.Is(err, syscall.EIO) }
 
 // readSpan fills b from the file; it is shorter at the file's end.
 func readSpan(h vfs.File, b []byte, at int64) ([]byte, error) {

@@ -8,15 +8,12 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-	"go.uber.org/goleak"
 
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/quorum"
 	"github.com/twinspan/twinspan/log/segment"
 	"github.com/twinspan/twinspan/log/vfs"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // opened is a running store that the test's end closes.
 type opened struct {
