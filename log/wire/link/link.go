@@ -123,10 +123,8 @@ func (l *Link) Next(ctx context.Context, limit int) (wire.Kind, []byte, error) {
 
 func (l *Link) next(ctx context.Context, limit int) (wire.Kind, []byte, error) {
 	l.Free()
-	if l.opt.Idle > 0 {
-		if err := l.conn.SetReadDeadline(time.Now().Add(l.opt.Idle)); err != nil {
-			return 0, nil, err
-		}
+	if err := l.arm(wire.HeaderSize); err != nil {
+		return 0, nil, err
 	}
 	b, err := l.r.Peek(wire.HeaderSize)
 	if err != nil {
@@ -141,6 +139,9 @@ func (l *Link) next(ctx context.Context, limit int) (wire.Kind, []byte, error) {
 	}
 	var head, body []byte
 	if total := wire.HeaderSize + h.Length; total <= l.r.Size() {
+		if err := l.arm(total); err != nil {
+			return 0, nil, err
+		}
 		if b, err = l.r.Peek(total); err != nil {
 			return 0, nil, l.silence(err)
 		}
@@ -173,16 +174,23 @@ func (l *Link) readLarge(ctx context.Context, n int) ([]byte, error) {
 		step := min(n-len(l.large), max(1<<20, len(l.large)))
 		at := len(l.large)
 		l.large = append(l.large, make([]byte, step)...)
-		if l.opt.Idle > 0 {
-			if err := l.conn.SetReadDeadline(time.Now().Add(l.opt.Idle)); err != nil {
-				return nil, err
-			}
+		if err := l.arm(step); err != nil {
+			return nil, err
 		}
 		if _, err := io.ReadFull(l.r, l.large[at:]); err != nil {
 			return nil, err
 		}
 	}
 	return l.large, nil
+}
+
+// arm sets the deadline of a read that wants so many bytes. What has arrived needs
+// none: a crowd of small frames shares one.
+func (l *Link) arm(n int) error {
+	if l.opt.Idle <= 0 || l.r.Buffered() >= n {
+		return nil
+	}
+	return l.conn.SetReadDeadline(time.Now().Add(l.opt.Idle))
 }
 
 // Free gives up the last body before the next one is read.
