@@ -48,6 +48,13 @@ const (
 	evRepair
 )
 
+// How long a system may take to come back when everything has healed: in µs, and
+// in events. It usually takes some hundreds of events.
+const (
+	reviveAfter  = 10_000_000
+	reviveEvents = 60_000
+)
+
 // Config of one schedule.
 type Config struct {
 	Seed   uint64
@@ -213,7 +220,7 @@ func (w *world) play() {
 	w.healedTo = len(w.canon)
 	for !w.recovered() {
 		w.step()
-		if w.now-w.healedAt > 20_000_000 || w.events > 3*w.cfg.Events+200_000 {
+		if w.now-w.healedAt > reviveAfter || w.events > w.cfg.Events+reviveEvents {
 			w.violate(15, "%d µs and %d events after everything healed: %s", w.now-w.healedAt, w.events-w.cfg.Events, w.state())
 		}
 	}
