@@ -12,11 +12,14 @@ import (
 )
 
 // survive appends through several crashes: what was confirmed is there, in order,
-// with its bytes, and a reader goes on where it was.
+// with its bytes, and a reader goes on where it was. A writer may outlive a crash
+// of what it writes to; the next one fences it.
 func survive(t *testing.T, l log.Log, crash Crash) {
 	next := log.Offset(0)
+	end := func() {} // of the writer before
 	for life := range 6 {
 		w := openWriter(t, l, "s")
+		end()
 		b := w.Bounds()
 		if b.LAC < next-1 {
 			t.Fatalf("life %d: LAC %d, but %d was confirmed", life, b.LAC, next-1)
@@ -42,37 +45,48 @@ func survive(t *testing.T, l log.Log, crash Crash) {
 			}
 		}()
 		time.Sleep(30 * time.Millisecond)
-		confirmed := log.Offset(acked.Load())
 		l = crash(t, l)
-		<-done
-		_ = w.Close() // it died
-		next = confirmed + 1
+		end = func() {
+			t.Helper()
+			select {
+			case <-done:
+			case <-time.After(patience):
+				t.Fatal("a writer that was fenced, or lost its log, goes on")
+			}
+			_ = w.Close() // it died
+			next = log.Offset(acked.Load()) + 1
+		}
 	}
 	w := openWriter(t, l, "s")
+	end()
 	if b := w.Bounds(); b.LAC < next-1 {
 		t.Fatalf("LAC %d, but %d was confirmed", b.LAC, next-1)
 	}
 	check(t, w.Close())
 }
 
+// writerDies: a writer either outlives the crash, or says that it did not; what it
+// said of its entries holds either way.
 func writerDies(t *testing.T, l log.Log, crash Crash) {
 	w := openWriter(t, l, "s")
 	fill(t, w, "s", 5)
 	l = crash(t, l)
-	o, err := w.Append(ctxOf(t), log.Draft{Topic: log.TopicData, EndsTransaction: true, Payload: []byte("x")})
+	o, err := w.Append(ctxOf(t), log.Draft{Topic: log.TopicData, EndsTransaction: true, Payload: body("s", 5)})
 	if err == nil {
 		_, err = w.Wait(ctxOf(t), o)
 	}
-	if err == nil || errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("error %v of a writer whose node died", err)
+	if errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("error %v of a writer whose node crashed", err)
 	}
-	_ = w.Close() // it died
+	outlived := err == nil
 	next := openWriter(t, l, "s")
-	if b := next.Bounds(); b.LAC != 4 {
-		t.Fatalf("bounds %+v", b)
+	_ = w.Close() // it died, or was fenced
+	b := next.Bounds()
+	if b.LAC < 4 || b.LAC > 5 || outlived && b.LAC != 5 {
+		t.Fatalf("bounds %+v; the entry behind the crash was confirmed: %t", b, outlived)
 	}
 	fill(t, next, "s", 5)
-	expect(t, openReader(t, l, "s", log.ReaderOptions{}), "s", 0, 10)
+	expect(t, openReader(t, l, "s", log.ReaderOptions{}), "s", 0, int(b.LAC)+6)
 	check(t, next.Close())
 }
 

@@ -4,13 +4,9 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/twinspan/twinspan/log/node"
 	"github.com/twinspan/twinspan/log/node/nodetest"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestRegistration(t *testing.T) {
 	began := time.Now()
@@ -36,7 +32,6 @@ func TestRegistration(t *testing.T) {
 			t.Errorf("%+v", p)
 		}
 	}
-	var _ *node.Node = c.Node("cw")
 }
 
 func TestAloneStartsAtOnce(t *testing.T) {

@@ -28,7 +28,7 @@ import (
 // Config of a Node. Zero values take the defaults named.
 type Config struct {
 	Name   string // of the node; its directory remembers it
-	City   string // failure domain; that of the cluster's list when there is one
+	City   string // failure domain; that of the cluster's list when there is one, else "local"
 	Dir    string // of the journal; nothing but the node's own may live in it
 	Listen string // host:port; empty: in process only
 	// Cluster lists all nodes, this one among them; empty: it is alone.
@@ -97,6 +97,9 @@ func (c Config) withDefaults() Config {
 		c.Dial = func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) }
 	}
 	if len(c.Cluster) == 0 {
+		if c.City == "" {
+			c.City = "local"
+		}
 		c.Cluster = []ClusterNode{{Name: c.Name, City: c.City, Address: c.alone()}}
 	}
 	for _, m := range c.Cluster {
