@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/twinspan/twinspan/internal/admin"
+	"github.com/twinspan/twinspan/internal/certs"
 	"github.com/twinspan/twinspan/internal/mysqltest"
 	"github.com/twinspan/twinspan/internal/ops"
 	"github.com/twinspan/twinspan/log"
@@ -29,10 +31,20 @@ type lab struct {
 	log   *client.Client
 }
 
-func newLab(t *testing.T) *lab {
+// newLab starts it; secure: nobody talks to anybody without a certificate.
+func newLab(t *testing.T, secure bool) *lab {
 	t.Helper()
 	l := &lab{t: t, dir: t.TempDir(), nodes: map[string]*installation{}, at: map[string]string{}}
 	names := []string{"a1", "a2", "b1", "b2", "w1"}
+	if secure {
+		o := certs.Order{Dir: filepath.Join(l.dir, "tls"), Now: time.Now(), Valid: day, AuthorityOf: day, Subjects: []certs.Subject{{Name: "producer"}, {Name: "ops"}}}
+		for _, name := range names {
+			o.Subjects = append(o.Subjects, certs.Subject{Name: name, City: cityOf(name), Node: true, Hosts: []string{"127.0.0.1"}})
+		}
+		if _, err := certs.Make(o, false); err != nil {
+			t.Fatal(err)
+		}
+	}
 	var cluster, seeds []string
 	for _, name := range names {
 		port, err := mysqltest.FreePort()
@@ -51,16 +63,31 @@ func newLab(t *testing.T) *lab {
 		in := &installation{file: filepath.Join(l.dir, name+".yaml"), admin: fmt.Sprintf("127.0.0.1:%d", port), log: &buffer{}}
 		text := fmt.Sprintf("stream: s\ncity: %s\ndata_dir: %s\nadmin: {listen: '%s'}\nroles: [node]\nnode:\n  name: %s\n  listen: '%s'\n  dir: %s\n  journal_file_bytes: 4MiB\n  cluster:\n%s\n",
 			cityOf(name), l.dir, in.admin, name, l.at[name], filepath.Join(l.dir, "log-"+name), strings.Join(cluster, "\n"))
+		if secure {
+			text += "  " + l.certificate(name, "cert", "key", "ca") + "\n"
+		}
 		l.write(in.file, text)
 		l.nodes[name] = in
 		in.start(t)
 	}
-	l.write(filepath.Join(l.dir, "ops.yaml"), fmt.Sprintf("stream: s\ncity: b\nlog: {nodes: [%s]}\n", strings.Join(seeds, ", ")))
+	text := fmt.Sprintf("stream: s\ncity: b\nlog:\n  nodes: [%s]\n", strings.Join(seeds, ", "))
+	cfg := client.Config{Nodes: []string{l.at["a1"], l.at["b1"]}, City: "a", Logger: zerolog.Nop()}
+	if secure {
+		text += "  " + l.certificate("ops", "cert", "key", "ca") + "\n"
+		s, err := certs.Open(certs.Files{Cert: l.file("producer.crt"), Key: l.file("producer.key"), CA: l.file("ca.crt")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Dial = s.Over(func(ctx context.Context, address string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+		})
+	}
+	l.write(filepath.Join(l.dir, "ops.yaml"), text)
 	for _, name := range names {
 		l.nodes[name].await(t, name+" runs", func(d *admin.Document) bool { return d.Ready })
 	}
 	var err error
-	if l.log, err = client.New(client.Config{Nodes: []string{l.at["a1"], l.at["b1"]}, City: "a", Logger: zerolog.Nop()}); err != nil {
+	if l.log, err = client.New(cfg); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -69,6 +96,13 @@ func newLab(t *testing.T) *lab {
 		}
 	})
 	return l
+}
+
+func (l *lab) file(name string) string { return filepath.Join(l.dir, "tls", name) }
+
+// certificate is a line of configuration.
+func (l *lab) certificate(name, cert, key, ca string) string {
+	return fmt.Sprintf("tls: {%s: %s, %s: %s, %s: %s}", cert, l.file(name+".crt"), key, l.file(name+".key"), ca, l.file("ca.crt"))
 }
 
 func cityOf(node string) string {
@@ -162,7 +196,7 @@ func contains(t *testing.T, text string, want ...string) {
 
 // Every verb of the log, cursors and policies on a real cluster.
 func TestClusterVerbs(t *testing.T) {
-	l := newLab(t)
+	l := newLab(t, true)
 	out := l.run(2, "topic create --cities a=x")
 	contains(t, out, "write it as city=number")
 	contains(t, l.run(4, "topic create --cities a=1,b=3"), "can't satisfy")
@@ -206,6 +240,12 @@ func TestClusterVerbs(t *testing.T) {
 	contains(t, l.run(0, "log read s --from 19 --payload"), `"offset":19`, `"topic":"data"`, fmt.Sprintf("%x", "entry 19"))
 	contains(t, l.run(2, "log read s --node x9"), "there is no node")
 	contains(t, l.run(0, "log verify"), "1 segments, 20 entries", "0 replicas differ")
+	none := []string{"log", "status", "-c", filepath.Join(l.dir, "ops.yaml"), "--set", "log.tls.cert=", "--set", "log.tls.key="}
+	if code, _, errOut := twinspan(t, none...); code != 5 {
+		t.Errorf("without a certificate: %d %s", code, errOut)
+	} else {
+		contains(t, errOut, "refuses a connection without a certificate", "twinspan certs show")
+	}
 
 	// Cursors.
 	contains(t, l.run(0, "cursor list"), "city-b", "9")
@@ -293,7 +333,7 @@ func TestClusterVerbs(t *testing.T) {
 // The majority dies with its city: the survivors take over, the others stand aside
 // when they return, export what only they had, and are taken in again.
 func TestTakeoverAndReturn(t *testing.T) {
-	l := newLab(t)
+	l := newLab(t, false)
 	l.run(0, "topic create --loss degrade-manual")
 	w, err := l.log.OpenWriter(t.Context(), "s")
 	if err != nil {
