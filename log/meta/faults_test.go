@@ -29,7 +29,7 @@ func TestAdvancesUnderFaults(t *testing.T) {
 	c := newCluster(t, "a1", "a2", "b1")
 	c.register(c.client(), "a1", "a2", "b1")
 	createOn(t, c.client(), "s")
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), soak())
 	defer cancel()
 	var (
 		wg   sync.WaitGroup
@@ -140,6 +140,14 @@ func TestAdvancesUnderFaults(t *testing.T) {
 	if tell["done"] < 5 {
 		t.Error("too few to mean anything")
 	}
+}
+
+// soak is how long faults are made.
+func soak() time.Duration {
+	if testing.Short() {
+		return 3 * time.Second
+	}
+	return 10 * time.Second
 }
 
 func kindOf(err error) string {

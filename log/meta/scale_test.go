@@ -28,7 +28,10 @@ func longStream(t testing.TB, n int) *world {
 
 // TestManySegments holds the bounds that a cold start and a roll depend on.
 func TestManySegments(t *testing.T) {
-	const n = 10_000
+	n := 10_000
+	if testing.Short() {
+		n = 1000
+	}
 	w := longStream(t, n)
 	began := time.Now()
 	const rolls = 200

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -218,7 +219,7 @@ func TestLinearizable(t *testing.T) {
 	c.register(c.client(), "a1")
 	createOn(t, c.client(), "s")
 	openOn(t, c.client(), "s", quorum.Member{Node: "a1", UUID: "id-a1", City: "a"})
-	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), soak())
 	defer cancel()
 	var (
 		confirmed atomic.Int64
@@ -296,6 +297,7 @@ func (c *cluster) others(name string) (out []string) {
 			out = append(out, other)
 		}
 	}
+	slices.Sort(out)
 	return out
 }
 

@@ -439,6 +439,7 @@ func TestLeases(t *testing.T) {
 }
 
 func TestBounds(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.create("s", LossDegradeAfter)
 	w.open("s", true, "a1", "b1")
