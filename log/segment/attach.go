@@ -125,6 +125,10 @@ func (s *Store) enter(ctx context.Context, d quorum.Descriptor, epoch log.Epoch)
 			}
 			return r, err
 		}
+		if !r.created && r.num == 0 { // a repair makes it, which may fail
+			s.mu.Unlock()
+			return nil, fmt.Errorf("it is being repaired: %w", log.ErrUnavailable)
+		}
 		if !r.known {
 			s.mu.Unlock()
 			if err := s.loadHead(r); err != nil {
@@ -177,7 +181,7 @@ func (r *Replica) fenceLocked(ctx context.Context, epoch log.Epoch) error {
 				return err
 			}
 			r.m.FenceDurable(e)
-			r.created = true
+			r.created = true // its line was in the meta
 			r.notify()
 			continue
 		}

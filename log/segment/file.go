@@ -347,7 +347,10 @@ func (s *Store) recycle() {
 			s.mu.Unlock()
 			return
 		}
-		keep := f.size == s.cfg.FileBytes && (len(s.spares) <= s.cfg.SpareFiles || s.reserve == nil)
+		// To make a file costs as much as to fill it, and a segment that leaves
+		// the journal frees many at once.
+		few := int64(len(s.spares)) <= max(int64(s.cfg.SpareFiles), s.cfg.JournalBytes/2/s.cfg.FileBytes)
+		keep := f.size == s.cfg.FileBytes && (few || s.reserve == nil)
 		s.spareSeq++
 		name := s.path(spareName(s.spareSeq))
 		s.mu.Unlock()

@@ -85,12 +85,15 @@ func runChild(dir string) error {
 			return err
 		}
 		first = last + 1
-		if number > 8 {
-			old, err := s.Replica(segment.ID{Stream: "s", Segment: number - 8})
+		for _, i := range s.Replicas() { // a kill may have come before the drop of an older one
+			if i.Segment+8 > number {
+				break
+			}
+			old, err := s.Replica(i.ID())
 			if err == nil {
 				err = old.Drop(ctx)
 			}
-			if err != nil && !errors.Is(err, log.ErrElsewhere) {
+			if err != nil {
 				return err
 			}
 		}

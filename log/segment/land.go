@@ -237,4 +237,3 @@ func (l *landing) expect(r *Replica, o log.Offset) error {
 	l.next = o + 1
 	return nil
 }
-

@@ -31,8 +31,7 @@ type meta struct {
 	NextID     uint32      `json:"next_replica"`
 	Shelves    []metaShelf `json:"shelves,omitempty"`
 	Floors     []metaFloor `json:"floors,omitempty"`
-	Stored     int64       `json:"stored"` // bytes of all own files, and of the records in them
-	Raw        int64       `json:"raw"`
+	Raw        int64       `json:"raw"` // bytes of the records in all own files
 
 	lines []metaLine // as read
 }

@@ -68,7 +68,7 @@ func (s *Store) snapshotLocked() (*meta, [][]byte) {
 	s.collectLocked()
 	m := &meta{
 		Version: s.metaSeq, Node: s.cfg.Name, UUID: s.UUID(), Generation: s.generation, Newest: s.newID, NextID: s.nextID,
-		Stored: s.stored, Raw: s.raw,
+		Raw: s.raw,
 	}
 	for _, f := range s.files {
 		if f.sealed {
@@ -133,4 +133,3 @@ func (r *Replica) lineLocked() []byte {
 	r.line, r.encoded = l, l.encodeLine(r.descJSON)
 	return r.encoded
 }
-

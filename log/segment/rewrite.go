@@ -329,7 +329,7 @@ func (s *Store) Repair(ctx context.Context, c Copied, fetch Fetch) (*Replica, er
 	s.mu.Lock()
 	whole := r.known && r.completeLocked() && (r.kept == nil || c.Kept != nil && within(c.Kept, r.kept))
 	w.alone = r.unread != nil || r.kept != nil && (c.Kept == nil || !within(c.Kept, r.kept))
-	made := !r.created
+	made := !r.created && r.num == 0
 	s.mu.Unlock()
 	if whole {
 		return r, nil

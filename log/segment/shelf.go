@@ -65,7 +65,7 @@ func parseOwn(name string) (segment uint32, ok bool) {
 // the meta does not know comes from a change that was cut short, or of a replica
 // that was dropped, and goes. One that is missing makes its replica suspect.
 func (s *Store) openShelves(m *meta) error {
-	s.stored, s.raw = m.Stored, m.Raw
+	s.raw = m.Raw
 	for _, shelf := range m.Shelves {
 		for _, r := range shelf.Segments {
 			if r[0] == 0 || r[1] < r[0] || int64(r[1])-int64(r[0]) > 1<<24 {
@@ -104,6 +104,7 @@ func (s *Store) openShelves(m *meta) error {
 			r := expected[path]
 			if r != nil {
 				r.file = &archive{path: path, size: f.Size}
+				s.stored += f.Size
 				continue
 			}
 			_, own := parseOwn(f.Name)

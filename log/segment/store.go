@@ -32,7 +32,7 @@ type Config struct {
 
 	FileBytes  int64         // of a journal file; 64 MiB; 1 MiB to 1 GiB
 	GroupBytes int           // most bytes of one group commit; 4 MiB; one record may be more
-	SpareFiles int           // pre-written files kept ready; 1
+	SpareFiles int           // pre-written files kept ready; 1; of those that become free, up to half of JournalBytes
 	IdleCommit time.Duration // the last group is proven durable after this much silence; 20ms
 
 	JournalBytes int64         // closed segments leave the journal while its files are larger; 1 GiB
