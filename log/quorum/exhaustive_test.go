@@ -22,24 +22,38 @@ var exhaustive = flag.Duration("exhaustive", 50*time.Second, "how long the searc
 // taken together: an acknowledgement arrives with the disk's word, and a seal's
 // answer with its fence, because neither says anything that was not true before;
 // a copy is one step.
-const (
-	smallNodes   = 4
-	smallEntries = 3
-)
+const smallNodes = 4
+
+// scope says what is looked at in one search.
+type scope struct {
+	name          string
+	entries       log.Offset
+	roll, doubt   bool
+	lose, readers bool
+}
+
+var scopes = []scope{
+	{name: "takeover, a connection lost", entries: 3, lose: true},
+	{name: "takeover, readers", entries: 3, readers: true},
+	{name: "roll and takeover", entries: 3, roll: true},
+	{name: "roll and takeover, outcomes lost", entries: 2, roll: true, doubt: true, lose: true},
+}
 
 // small is a state of the small scope.
 type small struct {
-	reps [2][smallNodes]quorum.Replica // of segment 1 and 2
-	made [2][smallNodes]bool
-	sent [smallNodes]int8 // entries that the first writer has sent on its connection
-	cut  [smallNodes]bool // the connection broke; it is made anew once
-	lost int8             // connections that broke
-	w    *quorum.Writer
-	seg  int8 // that w writes, 0 or 1
-	adv  *quorum.Advance
-	rec  *quorum.Recovery
-	on   int8 // segment that rec recovers
-	next *quorum.Advance
+	scope *scope
+	reps  [2][smallNodes]quorum.Replica // of segment 1 and 2
+	made  [2][smallNodes]bool
+	sent  [smallNodes]int8 // entries that the first writer has sent on its connection
+	cut   [smallNodes]bool // the connection broke; it is made anew once
+	lost  int8             // connections that broke
+	w     *quorum.Writer
+	seg   int8 // that w writes, 0 or 1
+	adv   *quorum.Advance
+	rec   *quorum.Recovery
+	spare *quorum.Recovery // space for one
+	on    int8             // segment that rec recovers
+	next  *quorum.Advance
 
 	// The metadata.
 	epoch   log.Epoch
@@ -52,7 +66,7 @@ type small struct {
 	acked   int8             // newest entry that was acknowledged, ever
 }
 
-func newSmall() *small {
+func newSmall(sc *scope) *small {
 	d := quorum.Descriptor{
 		Stream: "s", Segment: 1, FirstLSO: log.None, Epoch: 1, Generation: 1, Protected: true,
 		Members: members("a", "a", "b", "b"), Rule: quorum.NodeRule{Cities: map[string]int{"a": 1, "b": 1}},
@@ -61,14 +75,14 @@ func newSmall() *small {
 	if err != nil {
 		panic(err)
 	}
-	s := &small{w: w, epoch: 1, closed: [2]int8{-2, -3}, acked: -1}
+	s := &small{scope: sc, w: w, epoch: 1, closed: [2]int8{-2, -3}, acked: -1}
 	s.opened(0, &d)
 	s.index[1] = [smallNodes]int8{-1, -1, -1, -1}
 	for i := range smallNodes {
 		s.make(0, i, 1)
 		w.Attached(i, 1, log.None, 0)
 	}
-	for range smallEntries { // when they are appended does not matter, only when they arrive
+	for range sc.entries { // when they are appended does not matter, only when they arrive
 		w.Append(1, true)
 	}
 	return s
@@ -80,13 +94,19 @@ func (s *small) make(seg, n int, fence log.Epoch) {
 	s.made[seg][n] = true
 }
 
-func (s *small) clone() *small {
-	c := *s
-	c.w = s.w.Clone()
-	if s.rec != nil {
-		c.rec = s.rec.Clone()
+// copyTo uses the space that c has.
+func (s *small) copyTo(c *small) {
+	w, rec := c.w, c.spare
+	if w == nil {
+		w, rec = &quorum.Writer{}, &quorum.Recovery{}
 	}
-	return &c
+	*c = *s
+	s.w.CopyTo(w)
+	c.w, c.spare = w, rec
+	if s.rec != nil {
+		s.rec.CopyTo(rec)
+		c.rec = rec
+	}
 }
 
 // fingerprint tells states apart, but for the names of the nodes within a city.
@@ -163,11 +183,11 @@ const (
 
 var doNames = [...]string{"deliver", "connect", "lose", "disk", "seal", "roll without", "roll decided", "roll decided, unheard", "roll lost", "own", "copy", "propose the end", "end decided"}
 
-// steps calls yield with each state that may follow.
-func (s *small) steps(yield func(what, n int, next *small)) {
+// steps makes each state that may follow, in c, and calls yield.
+func (s *small) steps(c *small, yield func(what, n int)) {
 	try := func(what, n int) {
-		if c := s.clone(); c.do(what, n) {
-			yield(what, n, c)
+		if s.copyTo(c); c.do(what, n) {
+			yield(what, n)
 		}
 	}
 	alive := s.w.Err() == nil
@@ -178,7 +198,7 @@ func (s *small) steps(yield func(what, n int, next *small)) {
 				if log.Offset(s.sent[n]) < s.w.Next() {
 					try(doDeliver, n)
 				}
-				if s.lost == 0 {
+				if s.lost == 0 && s.scope.lose {
 					try(doLose, n)
 				}
 			}
@@ -199,13 +219,13 @@ func (s *small) steps(yield func(what, n int, next *small)) {
 			}
 		}
 	}
-	if alive && s.adv == nil && s.seg == 0 {
+	if alive && s.adv == nil && s.seg == 0 && s.scope.roll {
 		try(doRoll, 0) // without another node is the same by symmetry
 		try(doRoll, 2)
 	}
 	if s.adv != nil {
 		try(doDecide, 0)
-		if s.doubt == 0 {
+		if s.doubt == 0 && s.scope.doubt {
 			try(doDecideUnheard, 0)
 			try(doDrop, 0)
 		}
@@ -288,8 +308,10 @@ func (s *small) deliver(n int) bool {
 		s.w.Fence()
 		return true
 	}
-	if err := s.reps[seg][n].Confirm(1, s.w.Confirmed()); err != nil {
-		panic(err)
+	if s.scope.readers {
+		if err := s.reps[seg][n].Confirm(1, s.w.Confirmed()); err != nil {
+			panic(err)
+		}
 	}
 	return true
 }
@@ -507,7 +529,7 @@ func (s *small) check() error {
 			continue
 		}
 		q := s.quorums[seg]
-		for o := s.descs[seg].First; o < smallEntries; o++ {
+		for o := s.descs[seg].First; o < s.scope.entries; o++ {
 			var have uint64
 			for n := range smallNodes {
 				if i := s.member(seg, n); i >= 0 && s.made[seg][n] && s.reps[seg][n].Last() >= o {
@@ -534,18 +556,25 @@ type step struct{ what, n int }
 
 func (s step) String() string { return fmt.Sprintf("%s %d", doNames[s.what], s.n) }
 
-// TestExhaustive looks at every state of the small scope, or at as many as the time
+// TestExhaustive looks at every state of each scope, or at as many as the time
 // allows, depth first.
 func TestExhaustive(t *testing.T) {
-	limit := *exhaustive
+	for i := range scopes {
+		t.Run(scopes[i].name, func(t *testing.T) { search(t, &scopes[i]) })
+	}
+}
+
+func search(t *testing.T, sc *scope) {
+	limit := *exhaustive / time.Duration(len(scopes))
 	if testing.Short() {
-		limit = min(limit, 5*time.Second)
+		limit = min(limit, 2*time.Second)
 	}
 	var (
 		seed     = maphash.MakeSeed()
 		seen     = map[uint64]struct{}{}
 		buf      []byte
 		path     []step
+		space    []*small // one for each step of the path
 		begin    = time.Now()
 		complete = true
 		finished int
@@ -558,7 +587,11 @@ func TestExhaustive(t *testing.T) {
 			finished++
 		}
 		deepest = max(deepest, len(path))
-		s.steps(func(what, k int, n *small) {
+		if len(path) == len(space) {
+			space = append(space, &small{})
+		}
+		n := space[len(path)]
+		s.steps(n, func(what, k int) {
 			path = append(path, step{what, k})
 			if err := n.check(); err != nil {
 				t.Fatalf("%v after %v", err, path)
@@ -578,9 +611,9 @@ func TestExhaustive(t *testing.T) {
 			path = path[:len(path)-1]
 		})
 	}
-	visit(newSmall())
+	visit(newSmall(sc))
 	t.Logf("%d states, up to %d steps, complete %t, %d with a finished recovery, %v", len(seen), deepest, complete, finished, time.Since(begin).Round(time.Millisecond))
-	if acked != smallEntries || finished == 0 {
+	if acked != int(sc.entries) || finished == 0 {
 		t.Fatalf("the search saw %d entries acknowledged and %d recoveries", acked, finished)
 	}
 }

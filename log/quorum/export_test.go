@@ -1,22 +1,25 @@
 package quorum
 
-import "slices"
-
-// Clone is for the exhaustive search: the copies go their own ways.
-func (w *Writer) Clone() *Writer {
-	c := *w
-	win := *w.window
-	win.marks, win.pending = slices.Clone(win.marks), slices.Clone(win.pending)
-	c.window, c.members, c.spans = &win, slices.Clone(w.members), slices.Clone(w.spans)
-	c.judge.penalties = slices.Clone(w.judge.penalties)
-	return &c
+// CopyTo is for the exhaustive search: the copy goes its own way. It uses the space
+// that to has.
+func (w *Writer) CopyTo(to *Writer) {
+	win, members, spans, penalties := to.window, to.members, to.spans, to.judge.penalties
+	if win == nil {
+		win = &Window{}
+	}
+	marks, pending := win.marks, win.pending
+	*win = *w.window
+	win.marks, win.pending = append(marks[:0], w.window.marks...), append(pending[:0], w.window.pending...)
+	*to = *w
+	to.window, to.members, to.spans = win, append(members[:0], w.members...), append(spans[:0], w.spans...)
+	to.judge.penalties = append(penalties[:0], w.judge.penalties...)
 }
 
-// Clone is for the exhaustive search.
-func (r *Recovery) Clone() *Recovery {
-	c := *r
-	c.members = slices.Clone(r.members)
-	return &c
+// CopyTo is for the exhaustive search.
+func (r *Recovery) CopyTo(to *Recovery) {
+	members := to.members
+	*to = *r
+	to.members = append(members[:0], r.members...)
 }
 
 // FingerprintMember is what the writer holds of a member.

@@ -234,7 +234,9 @@ func (w *world) relisted(s *segment, m *meta.Segment) {
 	s.closed, s.end, s.endLSO = true, end, int32(m.LSO)
 	for _, h := range m.Holders {
 		n, inc := h.Node[1]-'0', incarnation(h.UUID)
-		w.claims(s, n, inc)
+		if w.nodes[n].inc == inc { // else it is of before a disk was lost, and old metadata has it again
+			w.claims(s, n, inc)
+		}
 		s.holders[n] = inc
 	}
 	if !known {
