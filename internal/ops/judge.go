@@ -16,6 +16,11 @@ func (o *Overview) judge() {
 		if !s.Protected {
 			say("stream %s is confirmed without its full rule (%s instead of %s)", s.Name, s.Rule, s.Policy.Rule)
 		}
+		for _, m := range s.Members {
+			if s.Open && m.Gone {
+				say("stream %s: segment %d is open, and what %s held of it is gone; until a writer has opened the next one, do not lose another node", s.Name, s.Segment, m.Node)
+			}
+		}
 		for _, w := range s.Windows {
 			if w.RestoredAt.IsZero() {
 				to := "now"

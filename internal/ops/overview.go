@@ -73,6 +73,7 @@ type MemberView struct {
 	Last    log.Offset `json:"last"` // newest entry on its disk; -1: none, or not known
 	Behind  int64      `json:"behind"`
 	Answers bool       `json:"answers"`
+	Gone    bool       `json:"gone,omitempty"` // its directory is not registered any more
 	Error   string     `json:"error,omitempty"`
 }
 
@@ -239,7 +240,7 @@ func (c *Client) member(ctx context.Context, s *meta.Segment, m quorum.Member, n
 	i := slices.IndexFunc(nodes, func(n NodeView) bool { return n.Name == m.Node && n.UUID == m.UUID })
 	switch {
 	case i < 0:
-		v.Error = "not registered any more"
+		v.Error, v.Gone = "not registered any more", true
 		return v, log.None
 	case !nodes[i].Reachable:
 		v.Error = nodes[i].Error
