@@ -10,10 +10,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/meta"
+	"github.com/twinspan/twinspan/log/quorum"
 	"github.com/twinspan/twinspan/log/segment"
 	"github.com/twinspan/twinspan/log/vfs"
 )
@@ -97,6 +99,15 @@ func exportFrom(ctx context.Context, history meta.Store, info *segment.ReplicaIn
 		if !g.Closed {
 			// It can't be said yet which of its entries the history will have.
 			return 0, false, fmt.Errorf("the segment is still open in generation %d: %w", st.Generation, log.ErrUnavailable)
+		}
+		nodes, err := history.Nodes(ctx)
+		if err != nil {
+			return 0, false, err
+		}
+		if g.Last >= g.First && !slices.ContainsFunc(g.Holders, func(h quorum.Member) bool {
+			return slices.ContainsFunc(nodes, func(n meta.Node) bool { return n.Name == h.Node && n.UUID == h.UUID })
+		}) {
+			return info.First, true, nil // the history lists it, and nobody who is left has it
 		}
 		return g.Last + 1, g.Last < info.Held, nil
 	}
