@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"syscall"
-	"time"
 )
 
 // killCity kills all nodes of a city at once, and starts them again.
@@ -79,78 +77,6 @@ func degrade(ctx context.Context, r *run) error {
 		}
 	}
 	return nil
-}
-
-// takeover loses the city with the majority of the votes, with all that runs in
-// it, has the other one take over, and brings the old one back.
-func takeover(ctx context.Context, r *run) error {
-	lost, left := "a", "b"
-	gone, by := r.In(lost), r.Storing(left)[0]
-	r.say("city %s is lost", lost)
-	if err := r.Kill(gone...); err != nil {
-		return err
-	}
-	r.lose(lost)
-	for _, name := range r.workersIn(lost) {
-		if err := r.EndWorker(name, syscall.SIGKILL); err != nil {
-			return err
-		}
-	}
-	if err := r.sleep(ctx, 0.1); err != nil {
-		return err
-	}
-	if err := r.insist(ctx, by, "log", "takeover", "--attest-fenced", lost, "--yes", "--reason", "city "+lost+" is lost"); err != nil {
-		return err
-	}
-	r.say("city %s has taken over", left)
-	err := r.sleep(ctx, 0.5)
-	r.regain(lost)
-	r.say("city %s comes back as it was", lost)
-	if err := errors.Join(err, r.Start(ctx, gone...)); err != nil {
-		return err
-	}
-	for _, name := range r.workersIn(lost) {
-		if err := r.hire(name); err != nil {
-			return err
-		}
-	}
-	if err := r.sleep(ctx, 0.3); err != nil {
-		return err
-	}
-	for _, name := range gone {
-		if err := r.rejoin(ctx, by, name); err != nil {
-			return err
-		}
-	}
-	return r.whole(ctx)
-}
-
-// rejoin takes a quarantined node in again: it ends, and whoever supervises it
-// starts it.
-func (r *run) rejoin(ctx context.Context, by, name string) error {
-	if err := r.insist(ctx, by, "log", "nodes", "rejoin", name, "--yes", "--reason", "it is back"); err != nil {
-		return err
-	}
-	for range 100 {
-		if !r.Running(name) {
-			break
-		}
-		if err := sleep(ctx, 50*time.Millisecond); err != nil {
-			return err
-		}
-	}
-	return r.Start(ctx, name)
-}
-
-// workersIn a city.
-func (r *run) workersIn(city string) []string {
-	var out []string
-	for _, w := range workers {
-		if r.city(w.city) == city {
-			out = append(out, w.name)
-		}
-	}
-	return out
 }
 
 // mixed does any of the others' deeds.

@@ -16,6 +16,9 @@ type report struct {
 	extra    []string // breaches a scenario found itself
 	took     time.Duration
 	memory   int64 // bytes, of the largest node
+	// A takeover gives up what only the lost city had confirmed, and that city's
+	// nodes export it.
+	forfeited, exported int
 }
 
 func (r *report) illegal() int {
@@ -50,10 +53,14 @@ func (r *report) line(name string) string {
 			undecided++
 		}
 	}
-	return fmt.Sprintf("%-17s acknowledged=%d lost=%d duplicated=%d reordered=%d changed=%d foreign=%d lies=%d unreadable=%d unknown=%d survived=%d unprotected=%d "+
+	text := fmt.Sprintf("%-17s acknowledged=%d lost=%d duplicated=%d reordered=%d changed=%d foreign=%d lies=%d unreadable=%d unknown=%d survived=%d unprotected=%d "+
 		"unavailable_ms=%d unavailable_total_ms=%d writers=%d reads=%d porcupine_ops=%d porcupine_ms=%d illegal=%d undecided=%d node_mb=%d seconds=%.1f",
 		name, r.Acknowledged, r.Lost, r.Duplicated, r.Reordered, r.Changed, r.Foreign, r.Lies, r.Unreadable, r.Unknown, r.Survived, r.Unprotected,
 		r.UnavailableMax.Milliseconds(), r.Unavailable.Milliseconds(), r.Fenced, r.Reads, ops, took.Milliseconds(), r.illegal(), undecided, r.memory>>20, r.took.Seconds())
+	if r.forfeited+r.exported > 0 {
+		text += fmt.Sprintf(" forfeited=%d exported=%d", r.forfeited, r.exported)
+	}
+	return text
 }
 
 // total of all scenarios.

@@ -33,6 +33,7 @@ type run struct {
 	streams  []load.Stream
 	lives    map[string]int // of workers
 	report   *report
+	forfeit  *forfeit // nil: no takeover
 	logger   zerolog.Logger
 }
 
@@ -219,14 +220,16 @@ func (r *run) hire(name string) error {
 			continue
 		}
 		r.lives[name]++
-		life := fmt.Sprintf("%s.%d", name, r.lives[name])
 		return r.StartWorker(name, taskVariable, task{
-			Name: life, History: r.historyDir(), Seed: r.random.Uint64(), Stall: r.scenario.stall(), Write: w.write,
+			Name: r.life(name), History: r.historyDir(), Seed: r.random.Uint64(), Stall: r.scenario.stall(), Write: w.write,
 			Streams: r.streams, Reach: r.reach(r.city(w.city)),
 		})
 	}
 	panic("no worker " + name)
 }
+
+// life is the name of a worker's present process.
+func (r *run) life(name string) string { return fmt.Sprintf("%s.%d", name, r.lives[name]) }
 
 // prepare waits until the cluster takes writers, and makes the streams.
 func (r *run) prepare(ctx context.Context) error {
@@ -314,6 +317,14 @@ func (r *run) judge(o check.Options) error {
 	records, err := history.Load(r.historyDir())
 	if err != nil {
 		return err
+	}
+	if r.forfeit != nil {
+		var given []string
+		records, given = check.Forfeit(records, r.forfeit.lost, r.forfeit.at)
+		r.report.forfeited = len(given)
+		if err := r.handedOver(given, records); err != nil {
+			return err
+		}
 	}
 	found, err := check.Linear(records, o)
 	if err != nil {

@@ -88,6 +88,7 @@ func scenarios(engine string) []*scenario {
 		{name: "wiped-city", about: "a city comes back on empty disks", nodes: cities(), protect: both, faults: wipedCity},
 		{name: "degrade", about: "a city is gone, writers do without it and say so; it comes back", nodes: cities(), protect: both, degrade: time.Second, faults: degrade},
 		{name: "takeover", about: "the city with the majority is lost, the other takes over; it comes back", nodes: lopsided(), protect: both, degrade: time.Second, faults: takeover},
+		{name: "takeover-split", about: "the same, but the lost city was only cut off, and went on by itself", nodes: lopsided(), protect: both, degrade: time.Second, faults: takeoverSplit},
 		{name: "rolling-restart", about: "every node is restarted in order, one after the other", nodes: cities(), protect: both, faults: rollingRestart},
 		{name: "alone", about: "the one node of a cluster without others is killed and started again", nodes: alone(), faults: killNode},
 		{name: "mixed", about: "any of these, one after the other", nodes: cities(), protect: both, faults: mixed},
