@@ -9,6 +9,7 @@ import (
 
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/meta"
+	"github.com/twinspan/twinspan/log/quorum"
 )
 
 // surveyOrder asks a survivor what it knows and holds.
@@ -23,6 +24,14 @@ type survey struct {
 	Generation uint64         `json:"generation"`
 	Export     *meta.Export   `json:"export,omitempty"`
 	Replicas   []meta.Replica `json:"replicas"`
+	LSO        []replicaLSO   `json:"lso,omitempty"` // of those that are open
+}
+
+// replicaLSO is the newest entry of a replica that ends a transaction.
+type replicaLSO struct {
+	Stream  string     `json:"stream"`
+	Segment uint32     `json:"segment"`
+	LSO     log.Offset `json:"lso"`
 }
 
 type installed struct{}
@@ -129,6 +138,7 @@ func (n *Node) Takeover(ctx context.Context, a Attestation) (Takeover, error) {
 	out := Takeover{Lost: a.Lost, Preview: a.Preview}
 	var exports []meta.Export
 	var replicas []meta.Replica
+	lso := map[string]log.Offset{} // by node, stream and segment
 	resume := func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 		defer cancel()
@@ -152,6 +162,9 @@ func (n *Node) Takeover(ctx context.Context, a Attestation) (Takeover, error) {
 			exports = append(exports, *s.Export)
 		}
 		replicas = append(replicas, s.Replicas...)
+		for _, x := range s.LSO {
+			lso[fmt.Sprint(c.Name, x.Segment, x.Stream)] = x.LSO
+		}
 	}
 	out.Streams = takenStreams(n.view(), replicas, a.Lost)
 	if a.Preview {
@@ -161,6 +174,12 @@ func (n *Node) Takeover(ctx context.Context, a Attestation) (Takeover, error) {
 	for _, c := range survivors {
 		voters = append(voters, meta.Peer{Name: c.Name, Address: c.Address})
 	}
+	replicas = endDoubtful(n.view(), replicas, survivors, func(r *meta.Replica) log.Offset {
+		if o, ok := lso[fmt.Sprint(r.Node, r.Descriptor.Segment, r.Descriptor.Stream)]; ok {
+			return o
+		}
+		return r.Descriptor.FirstLSO
+	})
 	seed, err := meta.MakeSeed(exports, replicas, voters, a.By+": "+a.Reason, time.Now().UTC())
 	if err != nil {
 		resume()
@@ -233,6 +252,13 @@ func (n *Node) survey(ctx context.Context, o surveyOrder) (survey, error) {
 		out.Export = &x
 	}
 	for _, info := range n.store.Replicas() {
+		if o.Stop && !info.Closed && !info.Suspect {
+			// The same fence again: it waits for what is queued, and tells the end.
+			if sealed, err := n.store.Seal(ctx, info.Descriptor, info.Fence); err == nil {
+				info.Held = sealed.Last
+				out.LSO = append(out.LSO, replicaLSO{info.Stream, info.Segment, sealed.LSO})
+			}
+		}
 		r := meta.Replica{
 			Node: n.cfg.Name, UUID: n.store.UUID(), Descriptor: info.Descriptor, Fence: info.Fence, Last: info.Held, LAC: info.LAC,
 			Closed: info.Closed, Suspect: info.Suspect,
@@ -270,6 +296,57 @@ func (n *Node) install(ctx context.Context, seed meta.Seed) error {
 	}
 	n.standing.renew()
 	return nil
+}
+
+// endDoubtful ends the open segments whose rule the survivors alone do not cover:
+// no recovery could, because the others never answer. What any survivor has is
+// kept; what only the lost had is given up, as the operator attested.
+func endDoubtful(view *meta.View, replicas []meta.Replica, survivors []ClusterNode, lso func(*meta.Replica) log.Offset) []meta.Replica {
+	newest := map[string]quorum.Descriptor{}
+	for _, name := range view.Streams() {
+		if st, _ := view.Stream(name); len(st.Segments) > 0 {
+			if g := st.Segments[len(st.Segments)-1]; !g.Closed {
+				newest[name] = g.Descriptor
+			}
+		}
+	}
+	for i := range replicas {
+		d := &replicas[i].Descriptor
+		if old, known := newest[d.Stream]; !known || old.Segment < d.Segment {
+			newest[d.Stream] = *d
+		}
+	}
+	for _, name := range sortedKeys(newest) {
+		d := newest[name]
+		var have uint64
+		var best *meta.Replica
+		closed := false
+		for i := range replicas {
+			r := &replicas[i]
+			if r.Descriptor.Stream != name || r.Descriptor.Segment != d.Segment {
+				continue
+			}
+			closed = closed || r.Closed
+			if at := d.Index(r.Node, r.UUID); at >= 0 && !r.Suspect {
+				have |= 1 << at
+			}
+			if !r.Suspect && (best == nil || r.Last > best.Last) {
+				best = r
+			}
+		}
+		if q, err := d.Quorum(); closed || err == nil && q.Covers(have) {
+			continue
+		}
+		if best == nil {
+			replicas = append(replicas, meta.Replica{Node: survivors[0].Name, Descriptor: d, Last: d.First - 1, LAC: d.First - 1})
+			best = &replicas[len(replicas)-1]
+			best.Closed, best.ClosedLast, best.ClosedLSO = true, d.First-1, d.FirstLSO
+			continue
+		}
+		best.ClosedLSO = lso(best)
+		best.Closed, best.ClosedLast = true, best.Last
+	}
+	return replicas
 }
 
 // takenStreams says how the streams stand that the survivors know of.

@@ -299,6 +299,14 @@ func (c *Cluster) Partition(a, b string) {
 	})
 }
 
+// Break ends all connections between two cities and lets none be made: what was on
+// its way is lost.
+func (c *Cluster) Break(a, b string) {
+	c.cut(wan.Reset, func(from, to string) bool {
+		return cityOf(from) == a && cityOf(to) == b || cityOf(from) == b && cityOf(to) == a
+	})
+}
+
 // OneWay lets nothing pass from one city to another, and everything back.
 func (c *Cluster) OneWay(from, to string) {
 	c.cut(wan.Hold, func(x, y string) bool { return cityOf(x) == from && cityOf(y) == to })
