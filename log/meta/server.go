@@ -200,7 +200,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	// one who reads them stops first, and then neither leader nor Shutdown comes back.
 	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		MaxRPCsInFlight: 1,
-		Stream: newLayer(&s.cfg, s.address), MaxPool: 3, Timeout: 10 * time.Second, Logger: raftLogger(s.cfg.Log), ServerAddressProvider: s,
+		Stream:          newLayer(&s.cfg, s.address), MaxPool: 3, Timeout: 10 * time.Second, Logger: raftLogger(s.cfg.Log), ServerAddressProvider: s,
 	})
 	r, err := raft.NewRaft(s.raftConfig(), s.machine, logs, s.disk, s.snaps, transport)
 	if err != nil {
