@@ -267,6 +267,7 @@ func TestClusterVerbs(t *testing.T) {
 	l.until("a2 left the open segment", func(o *ops.Overview) bool { return len(o.Streams[0].Members) == 3 })
 	l.add(w, 5)
 	contains(t, l.run(3, "log status --strict"), "node a2 is drained")
+	contains(t, l.run(0, "doctor log"), "log.cluster", "node a2 is drained")
 	l.run(0, `log nodes undrain a2 --yes --reason "done"`)
 	l.until("a2 is a member again", func(o *ops.Overview) bool { return len(o.Streams[0].Members) == 4 })
 	l.add(w, 5)

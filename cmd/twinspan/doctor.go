@@ -16,6 +16,7 @@ import (
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/internal/doctor"
 	"github.com/twinspan/twinspan/internal/inspect"
+	"github.com/twinspan/twinspan/internal/ops"
 	"github.com/twinspan/twinspan/internal/server"
 )
 
@@ -99,6 +100,12 @@ func examine(ctx context.Context, c *config.Config, subjects []string) ([]*docto
 			if r.Err == nil {
 				// Not known is fine: then the source is not compared with it.
 				held, _ = inspect.Held(ctx, l, c.Stream)
+				o, err := ops.New(ops.Config{Seeds: logNodes(c), City: c.City, Name: "doctor", Dial: dialer(c, s.log)}).Overview(ctx)
+				if err != nil {
+					r.Cluster([]string{err.Error()})
+				} else {
+					r.Cluster(o.Problems)
+				}
 			}
 			return r, nil
 		}},

@@ -54,6 +54,17 @@ func Log(ctx context.Context, l log.Log, where, stream string) *Report {
 	return r
 }
 
+// Cluster adds what the log's nodes say is not as it should be. None of it stops a
+// role: they wait for what they need.
+func (r *Report) Cluster(problems []string) {
+	if len(problems) == 0 {
+		r.ok("cluster", Advisory, "all nodes answer, every stream is protected")
+	}
+	for _, p := range problems {
+		r.add(Finding{Check: "cluster", Severity: Advisory, Outcome: Failed, Detail: comment(p), Remedy: "twinspan log status shows it in its place"})
+	}
+}
+
 // Node looks at the disk of a storage node on this machine.
 func Node(dir string, journalFileBytes int64) *Report {
 	r := &Report{Subject: "node", Where: dir}
