@@ -86,6 +86,7 @@ type contestant struct {
 	name    string
 	key     string
 	a       appender
+	reopen  func(context.Context) (appender, error) // ends a segment; nil: there are none
 	pids    []int
 	flushes func(context.Context) (float64, error)
 	rounds  []measured
@@ -116,16 +117,15 @@ func compare(ctx context.Context, s logSettings, r *results) error {
 			return err
 		}
 		c := field[i+1]
-		if c.a, err = open(ctx, l, fmt.Sprintf("bench-%d", total)); err != nil {
+		c.reopen = func(ctx context.Context) (appender, error) { return open(ctx, l, fmt.Sprintf("bench-%d", total)) }
+		if c.a, err = c.reopen(ctx); err != nil {
 			return err
 		}
 		c.pids, c.flushes = own.pids(), own.flushes
 	}
 	fmt.Printf("log: entries of %d bytes, three durable replicas on one disk, %d in flight, %d rounds of %s in turns\n", entryBytes, s.window, s.rounds, s.spell)
-	for _, c := range field { // files get their space, caches and heaps their size
-		if _, err := load(ctx, []appender{c.a}, s.window, s.spell/4, c.pids); err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
-		}
+	if err := warm(ctx, s, own, field); err != nil {
+		return err
 	}
 	for round := range s.rounds {
 		for i := range field {
@@ -151,9 +151,13 @@ func compare(ctx context.Context, s logSettings, r *results) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", c.name, err)
 			}
+			if m.deferred, err = c.settle(ctx); err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+			m.deferred *= float64(m.entries) / float64(m.entries+one.entries)
 			c.rounds, c.single = append(c.rounds, m), append(c.single, one)
-			fmt.Printf("  round %d: %-26s %8.0f /s %6.1f µs CPU each   p50 %8s p99 %8s p99.9 %8s   one in flight p50 %s\n", round+1, c.name,
-				m.rate(), m.cpuEach(), short(m.quantile(.5)), short(m.quantile(.99)), short(m.quantile(.999)), short(one.quantile(.5)))
+			fmt.Printf("  round %d: %-26s %8.0f /s %6.1f µs CPU each, %4.1f later   p50 %8s p99 %8s p99.9 %8s   one in flight p50 %s\n", round+1, c.name,
+				m.rate(), m.cpuEach(), m.deferredEach(), short(m.quantile(.5)), short(m.quantile(.99)), short(m.quantile(.999)), short(one.quantile(.5)))
 		}
 	}
 	report(field, r)
@@ -163,6 +167,67 @@ func compare(ctx context.Context, s logSettings, r *results) error {
 		}
 	}
 	return countFlushes(ctx, s, field, r)
+}
+
+// warm lets files get their space, caches and heaps their size, and journals begin
+// to reuse their files, which they do from a GiB on.
+func warm(ctx context.Context, s logSettings, own *ownSide, field []*contestant) error {
+	for _, c := range field {
+		for {
+			if _, err := load(ctx, []appender{c.a}, s.window, s.spell/2, c.pids); err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+			if _, err := c.settle(ctx); err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+			if c != field[1] {
+				break
+			}
+			if v, err := own.metric(ctx, 0, "twinspan_log_append_bytes_total"); err != nil || v > 1.5*(1<<30) {
+				if err != nil {
+					return err
+				}
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// settle ends the segment, if there are any, and waits until the processes of the
+// contestant have nothing left to do. It returns what they spent on that, in
+// seconds: moving closed segments to their own, compressed files.
+func (c *contestant) settle(ctx context.Context) (cpu float64, err error) {
+	before := cpuOf(c.pids)
+	if c.reopen != nil {
+		if err := c.a.close(); err != nil {
+			return 0, err
+		}
+		if c.a, err = c.reopen(ctx); err != nil {
+			return 0, err
+		}
+	}
+	const look = 500 * time.Millisecond
+	least := time.Duration(0)
+	if c.reopen != nil {
+		least = 11 * time.Second // a node looks for what may leave its journal every ten
+	}
+	idle := 0
+	for began, last := time.Now(), before; (idle < 2 || time.Since(began) < least) && time.Since(began) < time.Minute; {
+		select {
+		case <-time.After(look):
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+		now := cpuOf(c.pids)
+		if now-last < 0.05 {
+			idle++
+		} else {
+			idle = 0
+		}
+		last = now
+	}
+	return cpuOf(c.pids) - before, nil
 }
 
 // report prints medians over the rounds, and ratios of what stood side by side.
@@ -178,6 +243,7 @@ func report(field []*contestant, r *results) {
 	for _, c := range field {
 		r.add(c.key+"_per_second", "%.0f", over(c, measured.rate))
 		r.add(c.key+"_cpu_us", "%.1f", over(c, measured.cpuEach))
+		r.add(c.key+"_cpu_deferred_us", "%.1f", over(c, measured.deferredEach))
 		for _, q := range []struct {
 			key string
 			q   float64

@@ -83,6 +83,7 @@ type measured struct {
 	entries   int
 	took      time.Duration
 	cpu       float64 // seconds of all processes, this one included
+	deferred  float64 // likewise, spent afterwards on what was put off
 	flushes   float64 // of all nodes; NaN where they are not told
 	latencies []time.Duration
 }
@@ -91,6 +92,8 @@ func (m measured) rate() float64 { return float64(m.entries) / m.took.Seconds() 
 func (m measured) cpuEach() float64 { // microseconds
 	return m.cpu * 1e6 / float64(m.entries)
 }
+
+func (m measured) deferredEach() float64 { return m.deferred * 1e6 / float64(m.entries) }
 
 // quantile of the latencies; they are sorted.
 func (m measured) quantile(q float64) time.Duration {
