@@ -72,6 +72,8 @@ func (d *demo) showCrossings(ctx context.Context) (int64, error) {
 		switch harness.Role(x.Who) {
 		case harness.Producer:
 			what = "entries, as the rule of one node in each city asks"
+		case harness.Ops:
+			what = "the comparison of what all nodes hold"
 		case harness.Consumer:
 			what = fmt.Sprintf("metadata and cursors; entries: %.0f", d.crossed.consumer.Total)
 		}
