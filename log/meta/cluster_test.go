@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,6 +32,7 @@ type network struct {
 	nodes   map[string]*testNode // by address
 	conns   map[net.Conn][2]string
 	dropped map[string]bool // responses of this address are lost
+	frozen  atomic.Value    // string: name of a node that takes everything and answers nothing on Raft's connections
 }
 
 func newNetwork(t testing.TB) *network {
@@ -129,6 +131,8 @@ func (t *testNode) dial(ctx context.Context, to string) (net.Conn, error) {
 		return nil, err
 	}
 	a, b := pipe(t.n.t, delay)
+	hole := func() bool { name := t.n.frozen.Load(); return name == t.name || name == node.name }
+	a.hole, b.hole = hole, hole
 	t.n.mu.Lock()
 	t.n.conns[a], t.n.conns[b] = [2]string{t.name, to}, [2]string{to, t.name}
 	t.n.mu.Unlock()
@@ -143,7 +147,7 @@ func (t *testNode) dial(ctx context.Context, to string) (net.Conn, error) {
 }
 
 // pipe is two ends of a connection with a delay each way.
-func pipe(t testing.TB, delay time.Duration) (net.Conn, net.Conn) {
+func pipe(t testing.TB, delay time.Duration) (*slow, *slow) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -164,6 +168,7 @@ func pipe(t testing.TB, delay time.Duration) (net.Conn, net.Conn) {
 type slow struct {
 	net.Conn
 	delay time.Duration
+	hole  func() bool // what is written vanishes
 	once  sync.Once
 	queue chan late
 	quit  chan struct{}
@@ -175,6 +180,9 @@ type late struct {
 }
 
 func (s *slow) Write(b []byte) (int, error) {
+	if s.hole() {
+		return len(b), nil
+	}
 	if s.delay == 0 {
 		return s.Conn.Write(b)
 	}

@@ -199,8 +199,8 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	// One request in flight: raft's pipelines wait for each other for ever when the
 	// one who reads them stops first, and then neither leader nor Shutdown comes back.
 	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		MaxRPCsInFlight: 1,
-		Stream:          newLayer(&s.cfg, s.address), MaxPool: 3, Timeout: 10 * time.Second, Logger: raftLogger(s.cfg.Log), ServerAddressProvider: s,
+		MaxRPCsInFlight: 1, MaxPool: 3, Timeout: 10 * time.Second,
+		Stream: newLayer(&s.cfg, s.address), Logger: raftLogger(s.cfg.Log), ServerAddressProvider: s,
 	})
 	r, err := raft.NewRaft(s.raftConfig(), s.machine, logs, s.disk, s.snaps, transport)
 	if err != nil {
@@ -246,7 +246,8 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	s.mu.Lock()
 	s.raft = nil
 	s.mu.Unlock()
-	return errors.Join(err, r.Shutdown().Error(), transport.Close())
+	// Shutdown waits for requests under way, and a frozen peer's would take 10 s.
+	return errors.Join(err, transport.Close(), r.Shutdown().Error())
 }
 
 // ServerAddr is part of raft.ServerAddressProvider: the list's addresses may

@@ -123,6 +123,34 @@ func TestHandOver(t *testing.T) {
 	}
 }
 
+// TestStopBesideFrozenNodes stops a leader while a follower answers nothing, and
+// one that has been left alone.
+func TestStopBesideFrozenNodes(t *testing.T) {
+	t.Parallel()
+	for _, alone := range []bool{false, true} {
+		c := newCluster(t, "a1", "a2", "b1")
+		createOn(t, c.client(), "s")
+		leader := c.leader()
+		frozen := c.others(leader)[0]
+		if alone {
+			frozen = leader // to it, the others are
+		}
+		c.n.frozen.Store(frozen)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*testHeartbeat)
+		_, err := c.nodes[leader].server.propose(ctx, cursorAt("s", "g", log.None))
+		cancel()
+		if alone && err == nil {
+			t.Fatal("done by a leader that nobody hears")
+		}
+		began := time.Now()
+		c.stop(leader)
+		if d := time.Since(began); d > 8*time.Second {
+			t.Errorf("alone %t: it took %v to stop", alone, d)
+		}
+		c.n.frozen.Store("")
+	}
+}
+
 func TestPartition(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, "a1", "a2", "b1")
