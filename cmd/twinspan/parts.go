@@ -48,7 +48,7 @@ func nodeConfig(c *config.Config, s security, logger zerolog.Logger) node.Config
 	}
 	return node.Config{
 		Name: c.Node.Name, City: c.City, Dir: c.Node.Dir, Listen: c.Node.Listen, Cluster: cluster, Accepted: s.node.Accepted, Dial: dialer(c, s.node),
-		FileBytes: int64(c.Node.JournalFileBytes), Policy: &policy, RepairBytesPerSecond: int64(c.Node.RepairRate), Version: version,
+		FileBytes: int64(c.Node.JournalFileBytes), JournalBytes: int64(c.Node.JournalBytes), Policy: &policy, RepairBytesPerSecond: int64(c.Node.RepairRate), Version: version,
 		Logger: logger.With().Str("role", string(config.RoleNode)).Logger(),
 	}
 }

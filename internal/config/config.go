@@ -190,7 +190,7 @@ func Default() *Config {
 		Node: Node{
 			Listen:           "127.0.0.1:7040",
 			JournalFileBytes: 64 << 20,
-			JournalBytes:     4 << 30,
+			JournalBytes:     1 << 30,
 			RepairRate:       64 << 20,
 		},
 		Log: Log{

@@ -164,7 +164,7 @@ func (v *validator) node() {
 	if host, _, err := net.SplitHostPort(n.Listen); err == nil && !loopback(host) && n.TLS.CA == "" {
 		v.warn("node.listen", "whoever reaches %s can read and write the log: set node.tls with a ca, or keep the network private", n.Listen)
 	}
-	bytesBetween(v, "node.journal_file_bytes", n.JournalFileBytes, 1<<20, 4<<30)
+	bytesBetween(v, "node.journal_file_bytes", n.JournalFileBytes, 1<<20, 1<<30)
 	if n.JournalBytes < 2*n.JournalFileBytes {
 		v.problem("node.journal_bytes", "%s is less than two journal files of %s", n.JournalBytes, n.JournalFileBytes)
 	}
