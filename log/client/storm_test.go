@@ -146,8 +146,11 @@ func (s *storm) appendAll(w log.Writer) {
 	}
 	var last flight
 	flying := []flight{}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
+	patient := func(f func(context.Context) error) error {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		return f(ctx)
+	}
 	for n := 0; ; n++ {
 		giveWay := false
 		select {
@@ -164,7 +167,11 @@ func (s *storm) appendAll(w log.Writer) {
 			break // without Close, as a process that dies; its client closes it at the end
 		}
 		p := fmt.Sprintf("%d/%d/%0*d", w.Epoch(), n, 1+n%500, 0)
-		o, err := w.Append(ctx, log.Draft{Topic: log.TopicData, EndsTransaction: n%2 == 0, Payload: []byte(p)})
+		var o log.Offset
+		err := patient(func(ctx context.Context) (err error) {
+			o, err = w.Append(ctx, log.Draft{Topic: log.TopicData, EndsTransaction: n%2 == 0, Payload: []byte(p)})
+			return err
+		})
 		if err != nil {
 			if errors.Is(err, context.DeadlineExceeded) {
 				s.t.Error(err)
@@ -176,7 +183,11 @@ func (s *storm) appendAll(w log.Writer) {
 			continue
 		}
 		last, flying = flying[0], flying[1:]
-		if _, err := w.Wait(ctx, last.o); err != nil {
+		err = patient(func(ctx context.Context) error {
+			_, err := w.Wait(ctx, last.o)
+			return err
+		})
+		if err != nil {
 			if errors.Is(err, context.DeadlineExceeded) {
 				s.t.Error(err)
 			}
