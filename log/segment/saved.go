@@ -29,20 +29,27 @@ func (s *Store) saveIndexes() error {
 		for _, id := range sortedKeys(f.runs) {
 			runs = append(runs, f.runs[id])
 		}
+		f.refs++ // it must not begin another life meanwhile
 		s.mu.Unlock()
 		b := encodeIndex(f.head, f.end, runs)
-		if err := s.replace(indexName(f.head.ID), b); err != nil {
+		err := s.replace(indexName(f.head.ID), b)
+		if err != nil {
+			s.release(f)
 			return fmt.Errorf("save index of %s: %w", f.name, err)
 		}
 		x, err := decodeIndex(b, int64(len(b)))
 		if err != nil {
+			s.release(f)
 			return err
 		}
 		s.mu.Lock()
 		f.saved = true
+		s.releaseLocked(f)
 		for i, r := range runs {
 			r.indexAt, r.indexed = x.runs[i].at, x.runs[i].crc
-			s.cached += 4 * int64(len(r.index))
+			if f.runs[r.replica.num] == r { // it may have left the journal
+				s.cached += 4 * int64(len(r.index))
+			}
 		}
 		s.evictLocked(nil)
 		s.mu.Unlock()
@@ -181,7 +188,9 @@ func (s *Store) needElements(r *run) error {
 func (s *Store) cacheLocked(r *run, index []uint32) {
 	if r.index == nil {
 		r.index = index
-		s.cached += 4 * int64(len(index))
+		if r.file.runs[r.replica.num] == r { // it may have left the journal
+			s.cached += 4 * int64(len(index))
+		}
 	}
 	s.evictLocked(r.file)
 }

@@ -246,8 +246,14 @@ func (s *Store) openOwn(r *Replica, a *archive) error {
 		return fmt.Errorf("%s: %w", r.id, err)
 	}
 	var blocks []block
+	other := false // a rewrite has put its file there, and is about to say so
 	if err == nil {
 		var raw []byte
+		var b [pointerSize]byte
+		if _, headErr := f.ReadAt(b[:], 0); headErr == nil {
+			p, headErr := decodePointer(b[:])
+			other = headErr == nil && p.Node == s.node && p.Salt != a.ptr.Salt
+		}
 		if raw, err = readTwice(f, a.ptr.IndexAt, a.ptr.IndexSize, a.ptr.IndexCRC, a.ptr.seed()); err == nil {
 			blocks, err = decodeBlocks(raw, a.ptr.IndexAt)
 		}
@@ -268,12 +274,12 @@ func (s *Store) openOwn(r *Replica, a *archive) error {
 	if f != nil {
 		err = errors.Join(err, f.Close())
 	}
+	if a.gone || r.dropped || other && len(r.turn) > 0 {
+		return nil // replaced or given up meanwhile; the caller looks again
+	}
 	if r.file == a && (errors.Is(err, errFormat) || errors.Is(err, fs.ErrNotExist)) {
 		r.hurtLocked(r.desc.First, a.head.Upto)
 		return r.lostError(r.desc.First, fmt.Errorf("%s: %w", a.path, err))
-	}
-	if a.gone {
-		return nil // replaced meanwhile; the caller looks again
 	}
 	return fmt.Errorf("%s: %s: %w", r.id, a.path, err)
 }
