@@ -136,6 +136,11 @@ func (s *scene) whole(ctx context.Context, t *testing.T) {
 			break
 		}
 	}
+	for _, r := range s.pipeline.Nodes() {
+		if n, err := s.pipeline.Metric(ctx, r, "twinspan_log_peer_reachable", ""); err != nil || n != 4 {
+			t.Errorf("%s sees %.0f of 4 nodes: %v", r, n, err)
+		}
+	}
 	out, err := s.pipeline.Command(ctx, "log", "verify", "-o", "json").Output()
 	if err != nil {
 		said := ""
