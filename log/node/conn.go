@@ -344,6 +344,7 @@ func (c *conn) acks(ctx context.Context, rep *segment.Replica, epoch log.Epoch, 
 				return err
 			}
 			sent = p.Last
+			c.node.governor.appended()
 		}
 		if err == nil {
 			err = p.Err

@@ -32,6 +32,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
 		serveChild(dir)
 	}
+	if spec := os.Getenv(readersChild); spec != "" {
+		runReaders(spec)
+	}
 	goleak.VerifyTestMain(m)
 }
 

@@ -130,6 +130,7 @@ type Node struct {
 	memory    *semaphore.Weighted
 	shelf     *shelf
 	peers     *peers
+	governor  governor
 	server    atomic.Pointer[meta.Server] // replaced by a takeover
 	raftIn    chan net.Conn               // owner: the Node; unbuffered; raft connections on their way to the server; never closed
 	metaTurns chan *metaTurn              // owner: the Node; unbuffered; to the goroutine that runs the server; never closed

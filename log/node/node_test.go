@@ -79,19 +79,21 @@ func dial(t testing.TB, c client.Config) *client.Client {
 // crasher runs nodes on a disk in memory. A crash takes the disk as it is, page
 // cache included, and goes on with the copy.
 type crasher struct {
-	disk *vfs.Disk
-	meta string // directory of the metadata, which is on a real disk
-	node *running
-	wrap func(t *testing.T, n *running) log.Log
+	disk   *vfs.Disk
+	meta   string // directory of the metadata, which is on a real disk
+	listen string // the same in every life
+	node   *running
+	wrap   func(t *testing.T, n *running) log.Log
 }
 
 func (c *crasher) open(t *testing.T) log.Log {
-	c.disk, c.meta = vfs.NewDisk(), t.TempDir()
+	c.disk, c.meta, c.listen = vfs.NewDisk(), t.TempDir(), "127.0.20.1:0"
 	return c.start(t)
 }
 
 func (c *crasher) start(t *testing.T) log.Log {
-	c.node = start(t, node.Config{Dir: "/log", FileBytes: 1 << 20, FS: c.disk, MetaDir: c.meta, Listen: "127.0.0.1:0"})
+	c.node = start(t, node.Config{Dir: "/log", FileBytes: 1 << 20, FS: c.disk, MetaDir: c.meta, Listen: c.listen})
+	c.listen = c.node.Addr().String()
 	return c.wrap(t, c.node)
 }
 

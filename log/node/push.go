@@ -92,7 +92,7 @@ func (c *conn) reads(ctx context.Context, m wire.Read) error {
 					return nil
 				}
 			}
-			if err := p.send(entries); err != nil {
+			if err := p.send(ctx, entries); err != nil {
 				return err
 			}
 		}
@@ -181,7 +181,7 @@ func (p *pusher) run(ctx context.Context, version uint64) error {
 		if !first {
 			version = hub.state()
 		}
-		moved, err := p.turn()
+		moved, err := p.turn(ctx)
 		if err != nil {
 			if p.feed.q.From != p.next && errors.Is(err, log.ErrElsewhere) {
 				err = errors.Join(err, p.tell()) // over what retention took
@@ -229,7 +229,7 @@ func (p *pusher) run(ctx context.Context, version uint64) error {
 }
 
 // turn sends one frame if there is one, and reports whether anything moved.
-func (p *pusher) turn() (bool, error) {
+func (p *pusher) turn(ctx context.Context) (bool, error) {
 	f := p.feed
 	from := f.q.From
 	if len(f.q.Topics) == 0 && p.row.shared() {
@@ -239,7 +239,7 @@ func (p *pusher) turn() (bool, error) {
 		}
 		if x != nil && x.bounds.LAC >= p.sent.LAC && (f.q.To == 0 || x.next <= f.q.To) {
 			f.q.From = x.next
-			return true, p.write(x.bytes, x.bounds, x.next)
+			return true, p.write(ctx, x.bytes, x.bounds, x.next, false)
 		}
 	}
 	entries, err := f.read()
@@ -249,7 +249,7 @@ func (p *pusher) turn() (bool, error) {
 	if len(entries) == 0 {
 		return f.q.From > from, nil
 	}
-	return true, p.send(entries)
+	return true, p.send(ctx, entries)
 }
 
 // share takes or makes the frame at the reader's place. done: there was nothing.
@@ -295,7 +295,7 @@ func (p *pusher) encode(b []byte, entries []segment.Stored, next log.Offset, bou
 }
 
 // send encodes entries for this reader alone.
-func (p *pusher) send(entries []segment.Stored) error {
+func (p *pusher) send(ctx context.Context, entries []segment.Stored) error {
 	bounds, err := p.row.bounds()
 	if err != nil {
 		return errors.Join(err, p.conn.link.Send(wire.ErrorOf(err)))
@@ -304,14 +304,19 @@ func (p *pusher) send(entries []segment.Stored) error {
 		return nil
 	}
 	p.out = p.encode(p.out[:0], entries, p.feed.q.From, bounds)
-	err = p.write(p.out, bounds, p.feed.q.From)
+	err = p.write(ctx, p.out, bounds, p.feed.q.From, true)
 	if cap(p.out) > 4*pushBytes {
 		p.out, p.feed.buf, p.msg.Entries = nil, nil, nil // a large entry came by
 	}
 	return err
 }
 
-func (p *pusher) write(b []byte, bounds log.Bounds, next log.Offset) error {
+func (p *pusher) write(ctx context.Context, b []byte, bounds log.Bounds, next log.Offset, own bool) error {
+	if p.row.crowded() {
+		if err := p.conn.node.governor.turn(ctx, len(b), own); err != nil {
+			return err
+		}
+	}
 	p.window.use(len(b))
 	if err := p.conn.link.SendBuffers(net.Buffers{b}); err != nil {
 		return err

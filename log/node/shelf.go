@@ -204,6 +204,13 @@ func (r *row) shared() bool {
 	return r.readers > 1
 }
 
+// crowded says that the stream's readers are many.
+func (r *row) crowded() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.readers > governedReaders
+}
+
 // join counts a reader in; the first one starts the goroutine that tells the hub
 // of news. The last one's leave ends it, and waits for that.
 func (r *row) join(ctx context.Context) {
