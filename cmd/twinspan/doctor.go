@@ -100,6 +100,9 @@ func examine(ctx context.Context, c *config.Config, subjects []string) ([]*docto
 			if r.Err == nil {
 				// Not known is fine: then the source is not compared with it.
 				held, _ = inspect.Held(ctx, l, c.Stream)
+				if c.Log.Engine != config.EngineTwinspan {
+					return r, nil
+				}
 				o, err := ops.New(ops.Config{Seeds: logNodes(c), City: c.City, Name: "doctor", Dial: dialer(c, s.log)}).Overview(ctx)
 				if err != nil {
 					r.Cluster([]string{err.Error()})

@@ -32,6 +32,9 @@ func (a *app) operate() (*config.Loaded, *ops.Client, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if l.Log.Engine != config.EngineTwinspan {
+		return nil, nil, cli.Fail(cli.ExitUsage, fmt.Errorf("the log's engine is %s, and this asks twinspan's own nodes", l.Log.Engine), "ask the NATS servers with their own tools")
+	}
 	s, err := openSecurity(l.Config)
 	if err != nil {
 		return nil, nil, err

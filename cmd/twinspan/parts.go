@@ -73,6 +73,9 @@ func (a *app) reach() (*config.Loaded, log.Log, error) {
 // logNodes are addresses of nodes to begin with: those of log.nodes, or for a
 // process with the node role its own, and then the others of its cluster.
 func logNodes(c *config.Config) []string {
+	if c.Log.Engine == config.EngineJetStream {
+		return c.Log.JetStream.Servers
+	}
 	if !c.Has(config.RoleNode) {
 		return c.Log.Nodes
 	}

@@ -160,8 +160,8 @@ func (p *process) runProducer(ctx context.Context, ready func()) error {
 // ensureStream makes the stream with the configured policy. A client alone would
 // take its rule from the nodes that have come so far.
 func (p *process) ensureStream(ctx context.Context) error {
-	if p.node != nil {
-		return nil // its log knows the cluster's list
+	if p.node != nil || p.cfg.Log.Engine != config.EngineTwinspan {
+		return nil // its log knows the cluster's list, or is elsewhere
 	}
 	ctx, cancel := context.WithTimeout(ctx, preflightTimeout)
 	defer cancel()

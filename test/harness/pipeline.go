@@ -26,6 +26,7 @@ import (
 	"github.com/twinspan/twinspan/internal/mysqltest"
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/client"
+	"github.com/twinspan/twinspan/log/jetstream"
 )
 
 // Role is what one twinspan process does.
@@ -54,6 +55,13 @@ type Config struct {
 	Detach bool // the processes outlive this one
 	// Cities makes the log a cluster; nil: one node.
 	Cities *Cities
+	// JetStream puts the log on NATS servers, and there is no node; nil: it is ours.
+	JetStream *JetStream
+}
+
+// JetStream is a cluster of NATS servers.
+type JetStream struct {
+	Servers, Monitors []string // URLs
 }
 
 // Pipeline is the twinspan processes of one stream: three, or more with cities. Its methods may be called from several
@@ -90,6 +98,10 @@ func New(cfg Config) (*Pipeline, error) {
 		return p, p.writeCities(source, target)
 	}
 	reach := fmt.Sprintf("log:\n  nodes: [%s]\n  policy: {bytes_max: 0}\n", p.NodeAddress())
+	if j := cfg.JetStream; j != nil {
+		reach = fmt.Sprintf("log:\n  engine: jetstream\n  policy: {bytes_max: 0}\n  jetstream: {servers: [\"%s\"], monitors: [\"%s\"]}\n",
+			strings.Join(j.Servers, `", "`), strings.Join(j.Monitors, `", "`))
+	}
 	store := fmt.Sprintf("node:\n  listen: %s\n  dir: %s\nlog: {policy: {bytes_max: 0}}\n", p.NodeAddress(), p.JournalDir())
 	for role, text := range map[Role]string{
 		Node:     "city: a\n" + store,
@@ -128,6 +140,9 @@ func (p *Pipeline) takePorts() error {
 
 // Roles of this pipeline in the order they are started.
 func (p *Pipeline) Roles() []Role {
+	if p.cfg.JetStream != nil {
+		return []Role{Producer, Consumer}
+	}
 	if p.cfg.Cities == nil {
 		return Roles()
 	}
@@ -412,6 +427,9 @@ func (p *Pipeline) Audit(ctx context.Context, executed string) (a Audit, err err
 
 // client reads the log as a tool in city a.
 func (p *Pipeline) client() (log.Log, error) {
+	if j := p.cfg.JetStream; j != nil {
+		return jetstream.New(jetstream.Config{Servers: j.Servers, Logger: zerolog.Nop()})
+	}
 	return client.New(client.Config{Nodes: []string{p.NodeAddress()}, City: "a", Name: "audit", Logger: zerolog.Nop()})
 }
 
