@@ -196,11 +196,11 @@ func TestCityGone(t *testing.T) {
 		l := k.client(func(c *client.Config) { c.Policy = policy(meta.LossBlock) })
 		w := openWriter(t, l)
 		freezeAfter(t, w, func() { freeze(k, true) })
-		eventually(t, "blocked", func() bool { return l.Stats().Writers[0].Blocked != "" })
 		o, err := w.Append(ctxOf(t), log.Draft{Topic: log.TopicData, EndsTransaction: true, Payload: payload(1)})
 		if err != nil {
 			t.Fatal(err)
 		}
+		eventually(t, "blocked", func() bool { return l.Stats().Writers[0].Blocked != "" })
 		short, cancel := context.WithTimeout(ctxOf(t), 500*time.Millisecond)
 		defer cancel()
 		if a, err := w.Wait(short, o); !errors.Is(err, context.DeadlineExceeded) {
