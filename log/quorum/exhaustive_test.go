@@ -9,10 +9,11 @@ import (
 	"time"
 
 	"github.com/twinspan/twinspan/log"
+	"github.com/twinspan/twinspan/log/internal/fault"
 	"github.com/twinspan/twinspan/log/quorum"
 )
 
-var exhaustive = flag.Duration("exhaustive", 50*time.Second, "how long the search of the small scope may take")
+var exhaustive = flag.Duration("exhaustive", 48*time.Second, "how long the search of the small scope may take")
 
 // The small scope: 4 nodes in two cities, the rule one of each, 3 entries. The
 // first writer owns the segment, appends, and may roll once to the nodes that one
@@ -33,10 +34,10 @@ type scope struct {
 }
 
 var scopes = []scope{
+	{name: "takeover, two entries", entries: 2, readers: true},
 	{name: "takeover, a connection lost", entries: 3, lose: true},
-	{name: "takeover, readers", entries: 3, readers: true},
-	{name: "roll and takeover", entries: 3, roll: true},
-	{name: "roll and takeover, outcomes lost", entries: 2, roll: true, doubt: true, lose: true},
+	{name: "roll and takeover, one entry", entries: 1, roll: true, doubt: true, lose: true, readers: true},
+	{name: "roll and takeover", entries: 3, roll: true, doubt: true, lose: true, readers: true},
 }
 
 // small is a state of the small scope.
@@ -113,30 +114,31 @@ func (s *small) copyTo(c *small) {
 func (s *small) fingerprint(b []byte) []byte {
 	var nodes [smallNodes][32]byte
 	for n := range smallNodes {
-		p := nodes[n][:0]
-		for seg := range s.reps {
-			p = append(p, byte(s.index[seg][n]))
-			if s.made[seg][n] {
-				p = s.reps[seg][n].Fingerprint(p)
-			}
-		}
-		p = append(p, byte(s.sent[n]))
-		if s.cut[n] {
-			p = append(p, 1)
-		}
+		p := append(nodes[n][:0], 0, byte(s.sent[n]))
 		for seg := range s.reps { // which member it is does not matter, only that it is one
 			if s.index[seg][n] >= 0 {
 				p[0] |= 1 << seg
 			}
+			if s.made[seg][n] {
+				p[0] |= 4 << seg
+				p = s.reps[seg][n].Fingerprint(p)
+			} else {
+				p = append(p, 0, 0, 0, 0, 0)
+			}
 		}
-		p[0] &= 3
+		if s.cut[n] {
+			p[0] |= 16
+		}
 		if i := s.index[s.seg][n]; i >= 0 {
 			p = s.w.FingerprintMember(p, int(i))
+		} else {
+			p = append(p, 0, 0)
 		}
-		if s.rec != nil {
-			if i := s.index[s.on][n]; i >= 0 {
-				p = s.rec.FingerprintMember(p, int(i))
-			}
+		if i := s.index[s.on][n]; s.rec != nil && i >= 0 {
+			p = s.rec.FingerprintMember(p, int(i))
+		}
+		if len(p) > len(nodes[n]) {
+			panic("the fingerprint of a node does not fit")
 		}
 	}
 	for _, city := range [2]int{0, 2} {
@@ -170,6 +172,7 @@ const (
 	doConnect
 	doLose
 	doDisk
+	doFence
 	doSeal
 	doRoll
 	doDecide
@@ -181,7 +184,7 @@ const (
 	doEnd
 )
 
-var doNames = [...]string{"deliver", "connect", "lose", "disk", "seal", "roll without", "roll decided", "roll decided, unheard", "roll lost", "own", "copy", "propose the end", "end decided"}
+var doNames = [...]string{"deliver", "connect", "lose", "disk", "fence", "seal", "roll without", "roll decided", "roll decided, unheard", "roll lost", "own", "copy", "propose the end", "end decided"}
 
 // steps makes each state that may follow, in c, and calls yield.
 func (s *small) steps(c *small, yield func(what, n int)) {
@@ -208,8 +211,11 @@ func (s *small) steps(c *small, yield func(what, n int)) {
 		}
 		for seg := range s.reps {
 			if r := &s.reps[seg][n]; s.made[seg][n] {
-				if _, ok := r.SealReady(); ok || r.Queued() > r.Last() {
+				if r.Queued() > r.State().Last {
 					try(doDisk, seg*smallNodes+n)
+				}
+				if _, ok := r.SealReady(); ok {
+					try(doFence, seg*smallNodes+n)
 				}
 			}
 		}
@@ -257,6 +263,12 @@ func (s *small) do(what, n int) bool {
 		return s.lose(n)
 	case doDisk:
 		return s.disk(n/smallNodes, n%smallNodes)
+	case doFence:
+		r := &s.reps[n/smallNodes][n%smallNodes]
+		e, _ := r.SealReady()
+		r.FenceDurable(e)
+		s.answer(n/smallNodes, n%smallNodes)
+		return true
 	case doSeal:
 		return s.seal(n)
 	case doRoll:
@@ -313,6 +325,7 @@ func (s *small) deliver(n int) bool {
 			panic(err)
 		}
 	}
+	s.acknowledge(seg, n)
 	return true
 }
 
@@ -356,27 +369,21 @@ func (s *small) attach(n int) bool {
 	return true
 }
 
-// disk finishes what a node has queued, or its fence.
+// disk finishes what a node has queued.
 func (s *small) disk(seg, n int) bool {
 	r := &s.reps[seg][n]
-	if !s.made[seg][n] {
-		return false
-	}
-	if r.Queued() > r.Last() {
-		r.Durable(r.Queued(), r.Queued())
-		if i := s.member(seg, n); s.w.Err() == nil && i >= 0 && !s.cut[n] {
-			if _, err := s.w.Acked(i, uint32(seg)+1, r.Last()); err != nil {
-				panic(err)
-			}
+	r.Durable(r.Queued(), r.Queued())
+	s.acknowledge(seg, n)
+	return true
+}
+
+// acknowledge tells the first writer what a node says it has on disk.
+func (s *small) acknowledge(seg, n int) {
+	if i := s.member(seg, n); s.w.Err() == nil && i >= 0 && !s.cut[n] {
+		if _, err := s.w.Acked(i, uint32(seg)+1, s.reps[seg][n].Last()); err != nil {
+			panic(err)
 		}
-		return true
 	}
-	if e, ok := r.SealReady(); ok {
-		r.FenceDurable(e)
-		s.answer(seg, n)
-		return true
-	}
-	return false
 }
 
 func (s *small) answer(seg, n int) {
@@ -532,7 +539,7 @@ func (s *small) check() error {
 		for o := s.descs[seg].First; o < s.scope.entries; o++ {
 			var have uint64
 			for n := range smallNodes {
-				if i := s.member(seg, n); i >= 0 && s.made[seg][n] && s.reps[seg][n].Last() >= o {
+				if i := s.member(seg, n); i >= 0 && s.made[seg][n] && s.reps[seg][n].State().Last >= o {
 					have |= 1 << i
 				}
 			}
@@ -560,60 +567,109 @@ func (s step) String() string { return fmt.Sprintf("%s %d", doNames[s.what], s.n
 // allows, depth first.
 func TestExhaustive(t *testing.T) {
 	for i := range scopes {
-		t.Run(scopes[i].name, func(t *testing.T) { search(t, &scopes[i]) })
+		t.Run(scopes[i].name, func(t *testing.T) {
+			limit := *exhaustive / time.Duration(len(scopes))
+			if testing.Short() {
+				limit = min(limit, 2*time.Second)
+			}
+			begin := time.Now()
+			s := search(&scopes[i], limit)
+			t.Logf("%d states, up to %d steps, complete %t, %d with a finished recovery, %v",
+				len(s.seen), s.deepest, s.complete, s.finished, time.Since(begin).Round(time.Millisecond))
+			if s.err != nil {
+				t.Fatalf("%v after %v", s.err, s.path)
+			}
+			if s.acked != int(scopes[i].entries) || s.finished == 0 {
+				t.Fatalf("the search saw %d entries acknowledged and %d recoveries", s.acked, s.finished)
+			}
+		})
 	}
 }
 
-func search(t *testing.T, sc *scope) {
-	limit := *exhaustive / time.Duration(len(scopes))
+// TestExhaustiveFinds shows that the search would notice.
+func TestExhaustiveFinds(t *testing.T) {
 	if testing.Short() {
-		limit = min(limit, 2*time.Second)
+		t.Skip("some seconds for each bug")
 	}
+	defer fault.Set(fault.None)
+	for _, b := range []fault.Bug{
+		fault.SealNotAtomic, fault.AckBeforeSync, fault.BeyondLAC, fault.CountedCover, fault.SmallestLast,
+		fault.FirstLast, fault.AckBeyondFreeze, fault.UnknownIsDone, fault.UnknownIsRefused, fault.CloseBelow,
+	} {
+		fault.Set(b)
+		var found error
+		for i := range scopes {
+			if found = search(&scopes[i], 4*time.Second).err; found != nil {
+				break
+			}
+		}
+		if found == nil {
+			t.Errorf("bug %d is not found", b)
+			continue
+		}
+		t.Logf("bug %2d: %v", b, found)
+	}
+}
+
+type searched struct {
+	seen     map[uint64]struct{}
+	path     []step // to what is wrong
+	err      error
+	complete bool
+	finished int
+	acked    int
+	deepest  int
+}
+
+func search(sc *scope, limit time.Duration) (out searched) {
 	var (
-		seed     = maphash.MakeSeed()
-		seen     = map[uint64]struct{}{}
-		buf      []byte
-		path     []step
-		space    []*small // one for each step of the path
-		begin    = time.Now()
-		complete = true
-		finished int
-		acked    int
-		deepest  int
-		visit    func(s *small)
+		seed  = maphash.MakeSeed()
+		buf   []byte
+		space []*small // one for each step of the path
+		begin = time.Now()
+		visit func(s *small)
 	)
+	out.seen, out.complete = map[uint64]struct{}{}, true
+	defer func() {
+		if p := recover(); p != nil && out.err == nil {
+			out.err = fmt.Errorf("panic: %v", p)
+		}
+	}()
 	visit = func(s *small) {
 		if s.rec != nil && s.rec.Finished() {
-			finished++
+			out.finished++
 		}
-		deepest = max(deepest, len(path))
-		if len(path) == len(space) {
+		depth := len(out.path)
+		out.deepest = max(out.deepest, depth)
+		if depth == len(space) {
 			space = append(space, &small{})
 		}
-		n := space[len(path)]
+		n := space[depth]
 		s.steps(n, func(what, k int) {
-			path = append(path, step{what, k})
-			if err := n.check(); err != nil {
-				t.Fatalf("%v after %v", err, path)
+			if out.err != nil {
+				return
 			}
-			acked = max(acked, int(n.acked)+1)
+			out.path = append(out.path, step{what, k})
+			if out.err = n.check(); out.err != nil {
+				return
+			}
+			out.acked = max(out.acked, int(n.acked)+1)
 			buf = n.fingerprint(buf[:0])
 			h := maphash.Bytes(seed, buf)
-			if _, known := seen[h]; !known {
-				seen[h] = struct{}{}
-				if len(seen)%1024 == 0 && time.Since(begin) > limit {
-					complete = false
+			if _, known := out.seen[h]; !known {
+				out.seen[h] = struct{}{}
+				if len(out.seen)%1024 == 0 && time.Since(begin) > limit {
+					out.complete = false
 				}
-				if complete {
+				if out.complete {
 					visit(n)
 				}
 			}
-			path = path[:len(path)-1]
+			if out.err == nil {
+				out.path = out.path[:len(out.path)-1]
+			}
 		})
 	}
 	visit(newSmall(sc))
-	t.Logf("%d states, up to %d steps, complete %t, %d with a finished recovery, %v", len(seen), deepest, complete, finished, time.Since(begin).Round(time.Millisecond))
-	if acked != int(sc.entries) || finished == 0 {
-		t.Fatalf("the search saw %d entries acknowledged and %d recoveries", acked, finished)
-	}
+	return out
 }

@@ -101,7 +101,7 @@ func (w *Writer) Decide(now time.Duration, v *View) Move {
 		return w.blocked(now, v, slow)
 	}
 	same := slices.Equal(members, w.desc.Members) && w.desc.Protected == full
-	reason := ""
+	var reason string
 	switch {
 	case !met && (gone || !same) && now-w.judge.unmetAt > w.set.RollAfter/4 && now-w.judge.rolledAt > w.set.RollAfter/4:
 		reason = "members lost"

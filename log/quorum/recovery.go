@@ -262,7 +262,7 @@ func (r *Recovery) Close() (c Close, partial, ok bool) {
 	last, lso, _ := r.End()
 	for i := range r.members {
 		if m := &r.members[i]; (m.state == sealHere || m.state == sealAway) && m.LAC > last {
-			r.fail(fmt.Errorf("member %s knows entry %d as confirmed, the segment would end at %d: %w",
+			_ = r.fail(fmt.Errorf("member %s knows entry %d as confirmed, the segment would end at %d: %w",
 				r.desc.Members[i].Node, m.LAC, last, log.ErrSuspect))
 			return Close{}, false, false
 		}

@@ -136,10 +136,9 @@ func (w *world) nodeTick(n *node) {
 	if v == nil {
 		return
 	}
-	at := 0
 	for k := 0; k < len(n.live); k++ {
 		r := n.live[k]
-		at = slices.Index(v.segs, r.seg.idx)
+		at := slices.Index(v.segs, r.seg.idx)
 		switch {
 		case at >= 0 && v.closed[at]:
 			if _, _, ok := r.m.Closed(); !ok {
