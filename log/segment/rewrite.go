@@ -254,6 +254,7 @@ func (s *Store) installLocked(r *Replica, w rewrite, a *archive, missing ranges)
 		for _, m := range missing {
 			r.damage = r.damage.add(m)
 		}
+		r.damage = r.damage.cut(r.desc.First, r.held()) // a close may have come meanwhile
 		return
 	}
 	s.forgetRunsLocked(r, 1<<62)
