@@ -57,7 +57,8 @@ func takeoverSplit(ctx context.Context, r *run) error {
 	}
 	r.forfeit = f
 	r.lose("a")
-	if err := errors.Join(r.sleep(ctx, 0.5), r.endWorkersIn("a"), r.takeOver(ctx, "a", "b")); err != nil {
+	// Long enough for its writers to do without the other city, and go on.
+	if err := errors.Join(sleep(ctx, 7*time.Second), r.endWorkersIn("a"), r.takeOver(ctx, "a", "b")); err != nil {
 		return err
 	}
 	err := r.sleep(ctx, 0.5)

@@ -13,15 +13,21 @@ import (
 	"github.com/twinspan/twinspan/test/chaos/lab"
 )
 
+// toolFor bounds one command.
+const toolFor = 100 * time.Second
+
 // tool runs a twinspan command as the operator does, with the configuration of a
 // node, and returns what it said.
 func (r *run) tool(ctx context.Context, node string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, toolFor)
 	defer cancel()
 	line := lab.Twinspan{Binary: r.binary}.Tool(r.Node(node), args...)
 	out, err := exec.CommandContext(ctx, line[0], line[1:]...).CombinedOutput()
 	text := strings.TrimSpace(string(out))
 	r.logger.Info().Strs("command", args).Str("node", node).Err(err).Msg(text)
+	if ctx.Err() != nil {
+		return text, fmt.Errorf("twinspan %s: %w", strings.Join(args, " "), errSlow)
+	}
 	if err != nil {
 		return text, fmt.Errorf("twinspan %s: %w: %s", strings.Join(args, " "), err, cli.OneLine(text))
 	}
@@ -29,7 +35,7 @@ func (r *run) tool(ctx context.Context, node string, args ...string) (string, er
 }
 
 // wholeFor is how long repair may take.
-const wholeFor = 30 * time.Second
+const wholeFor = 45 * time.Second
 
 // whole waits until the cluster says of itself that nothing is wrong: every stream
 // protected, every closed segment where it belongs.
@@ -52,6 +58,8 @@ func (r *run) whole(ctx context.Context) error {
 		}
 	}
 }
+
+var errSlow = fmt.Errorf("it had not ended after %v", toolFor)
 
 // problems are the lines of log status that name one; all of it when none does.
 func problems(out string) string {
@@ -87,7 +95,7 @@ func (r *run) forget(ctx context.Context, names ...string) error {
 func (r *run) insist(ctx context.Context, node string, args ...string) error {
 	for try := 0; ; try++ {
 		_, err := r.tool(ctx, node, args...)
-		if err == nil || try == 20 {
+		if err == nil || try == 20 || ctx.Err() != nil || errors.Is(err, errSlow) {
 			return err
 		}
 		if err := sleep(ctx, 250*time.Millisecond); err != nil {
