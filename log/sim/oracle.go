@@ -214,7 +214,7 @@ func (w *world) trimmed(s *segment) {
 
 // dropped: a node gives a replica up.
 func (w *world) dropped(n *node, r *replica) {
-	if r.seg.known && !r.seg.gone {
+	if r.seg.known && !r.seg.gone && n.gen == w.meta.gen { // one that was left behind follows the old metadata
 		w.violate(10, "n%d drops segment %d, which is listed", n.idx, r.seg.num)
 	}
 }
