@@ -6,9 +6,12 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/twinspan/twinspan/log"
+	"github.com/twinspan/twinspan/log/client"
 	"github.com/twinspan/twinspan/log/conformance"
+	"github.com/twinspan/twinspan/log/meta"
 	"github.com/twinspan/twinspan/log/node"
 	"github.com/twinspan/twinspan/log/node/nodetest"
+	"github.com/twinspan/twinspan/log/quorum"
 )
 
 func two(t *testing.T) *nodetest.Cluster {
@@ -25,6 +28,12 @@ func TestConformance(t *testing.T) {
 		},
 		"one node": func(t *testing.T) log.Log {
 			return nodetest.New(t, nodetest.Options{Nodes: []string{"a1"}}).Client("a", nil)
+		},
+		"two of three": func(t *testing.T) log.Log {
+			c := nodetest.New(t, nodetest.Options{Nodes: []string{"a1", "a2", "a3"}})
+			return c.Client("a", func(c *client.Config) {
+				c.Policy = &meta.Policy{Rule: quorum.NodeRule{Total: 2}, Loss: meta.LossBlock}
+			})
 		},
 		"two cities": func(t *testing.T) log.Log { return two(t).Client("a", nil) },
 	} {

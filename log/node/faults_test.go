@@ -113,6 +113,29 @@ func TestClusterCrash(t *testing.T) {
 	}
 }
 
+// TestWriterGone measures how soon another writer goes on where one was lost.
+func TestWriterGone(t *testing.T) {
+	c := nodetest.New(t, nodetest.Options{Nodes: []string{"a1", "a2", "b1", "b2"}, Delay: 15 * time.Millisecond})
+	old := c.Client("a", nil)
+	last := fill(t, open(t, old), 300)
+	if err := old.Close(); err != nil { // with its writer, as a process that was killed
+		t.Fatal(err)
+	}
+	l := c.Client("b", nil)
+	began := time.Now()
+	w := open(t, l)
+	fill(t, w, 1)
+	took := time.Since(began)
+	t.Logf("RESULT writer-lost recovery_ms=%d", took.Milliseconds())
+	if took > 2*time.Second {
+		t.Errorf("recovery takes %v", took)
+	}
+	verify(t, l, last+1)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestWipedNode loses a node's disk. Under its old name it is somebody else, takes
 // part again once the old one is forgotten, and gets its copies.
 func TestWipedNode(t *testing.T) {

@@ -97,7 +97,8 @@ func (c *crasher) start(t *testing.T) log.Log {
 	return c.wrap(t, c.node)
 }
 
-func (c *crasher) crash(t *testing.T, _ log.Log) log.Log {
+func (c *crasher) crash(t *testing.T, l log.Log) log.Log {
+	_ = l.Close() // nobody hears of what is confirmed after the picture is taken
 	c.disk = c.disk.Restart()
 	if err := c.node.stop(); err != nil {
 		t.Fatal(err)
