@@ -95,6 +95,10 @@ func (l *Log) dial(own bool, more ...nats.Option) (*nats.Conn, error) {
 	o := []nats.Option{
 		nats.Name(l.cfg.Name), nats.Timeout(l.cfg.DialTimeout), nats.PingInterval(3 * time.Second), nats.MaxPingsOutstanding(2),
 		nats.FlusherTimeout(10 * time.Second), nats.NoCallbacksAfterClientClose(),
+		// Left alone, the client library writes to standard error.
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			l.cfg.Logger.Debug().Err(err).Msg("NATS connection")
+		}),
 		// A publish while there is no connection fails instead of waiting for
 		// one: a later entry must not overtake it.
 		nats.ReconnectBufSize(-1),

@@ -49,7 +49,8 @@ func (s *natsSide) pids() []int {
 // open makes a stream of three replicas on file and a connection that publishes
 // to its leader's cluster.
 func (s *natsSide) open(ctx context.Context, stream string, window int) (appender, error) {
-	nc, err := nats.Connect(strings.Join(s.URLs(), ","), nats.ReconnectBufSize(-1))
+	quiet := nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}) // each publish tells its own
+	nc, err := nats.Connect(strings.Join(s.URLs(), ","), nats.ReconnectBufSize(-1), quiet)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +72,7 @@ func (s *natsSide) open(ctx context.Context, stream string, window int) (appende
 			if x.Name != info.Cluster.Leader {
 				continue
 			}
-			near, err := nats.Connect("nats://"+x.Client, nats.ReconnectBufSize(-1))
+			near, err := nats.Connect("nats://"+x.Client, nats.ReconnectBufSize(-1), quiet)
 			if err != nil {
 				return nil, err
 			}
