@@ -50,6 +50,7 @@ type Config struct {
 	Spare           int           // members of a segment beyond what the rule asks for, per city; 1; below 0: none
 	RollAfter       time.Duration // a member that is gone or owes acknowledgements for so long is left out; 2s
 	RollEvery       time.Duration // members that are back are taken in at most so often; 5s
+	PenaltyAfter    time.Duration // a member that was left out for its slowness is not taken in for so long, if others will do; 30s
 	OpenFor         time.Duration // how long opening a writer tries; 30s
 	ReadWindowBytes int64         // of a reader: bytes received and not taken; 8 MiB
 	Far             Far           // if-needed
@@ -91,6 +92,7 @@ func (c Config) withDefaults() Config {
 	}
 	wait(&c.RollAfter, 2*time.Second)
 	wait(&c.RollEvery, 5*time.Second)
+	wait(&c.PenaltyAfter, 30*time.Second)
 	wait(&c.OpenFor, 30*time.Second)
 	wait(&c.FarAfter, 5*time.Second)
 	wait(&c.StuckAfter, 2*time.Second)

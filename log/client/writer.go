@@ -57,7 +57,7 @@ type writer struct {
 // the one that it closed.
 func (c *Client) startWriter(a quorum.Advance, before []quorum.Member, o outlook) (*writer, error) {
 	core, err := quorum.NewWriter(*a.Open, quorum.Settings{
-		RollAfter: c.cfg.RollAfter, RollEvery: c.cfg.RollEvery, SegmentBytes: c.cfg.SegmentBytes,
+		RollAfter: c.cfg.RollAfter, RollEvery: c.cfg.RollEvery, PenaltyAfter: c.cfg.PenaltyAfter, SegmentBytes: c.cfg.SegmentBytes,
 	}, 0)
 	if err != nil {
 		return nil, err
