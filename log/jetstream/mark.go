@@ -43,7 +43,7 @@ const (
 	format    = "1"
 )
 
-// String encodes the mark: fields separated by spaces, the first one the format,
+// encode writes the mark: fields separated by spaces, the first one the format,
 // the last one a CRC-32C over the text before it and the payload.
 func (m *mark) encode(payload []byte) string {
 	b := make([]byte, 0, 128)
