@@ -381,10 +381,10 @@ func (f fact) holds(s *segment.Store, id segment.ID, begun intent) error {
 	case i.Compacted && !begun.compact, f.compacted && !i.Compacted:
 		return fmt.Errorf("compacted %v", i.Compacted)
 	}
-	q := segment.Query{From: i.First, Unconfirmed: true}
+	q := segment.Query{From: i.First, To: i.Held + 1, Unconfirmed: true} // what is still queued may follow
 	want := i.Held - i.First + 1
 	if i.Compacted {
-		q.Topics, q.Unconfirmed = []log.Topic{log.TopicSchema}, false
+		q.Topics, q.Unconfirmed, q.To = []log.Topic{log.TopicSchema}, false, 0
 		want = 0
 		for o := i.First; o <= i.Last; o++ {
 			if topicAt(o) == log.TopicSchema {
