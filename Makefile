@@ -22,6 +22,12 @@ RUN      ?= .
 COUNT    ?= 1
 SHORT    ?= -short
 PART     ?=
+SPELL    ?=
+ONLY     ?=
+PROFILE  ?=
+ENGINE   ?=
+ROUNDS   ?=
+DURATION ?=
 
 .PHONY: help
 help: ## this list
@@ -31,6 +37,7 @@ help: ## this list
 	@echo "  make demo KEEP=1                leaves everything running and says how to look at it"
 	@echo "  make unit PKG=./log/... RUN=X   some packages, some tests, with the race detector"
 	@echo "  make e2e SEED=7 RUN=X           replays a seed"
+	@echo "  make chaos RUN=kill SEED=7      some scenarios of the log's, and their schedule again"
 	@echo "  make soak N=200                 end-to-end histories in a loop, N of them"
 
 .PHONY: go-version
@@ -42,8 +49,9 @@ build: go-version ## bin/twinspan
 	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/twinspan ./cmd/twinspan
 
 .PHONY: servers
-servers: ## the MySQL and MariaDB servers of the tests, into the cache
+servers: ## the MySQL, MariaDB and NATS servers of the tests, into the cache
 	@scripts/servers.sh
+	@GO=$(GO) scripts/nats.sh
 
 .PHONY: test
 test: ## everything: lint, unit tests with the race detector, fuzz smoke, end to end
@@ -61,6 +69,10 @@ e2e: build servers ## end-to-end tests: built binary, real servers (RUN, SEED)
 soak: build servers ## N random histories with crashes, end to end (N, RUN, SEED)
 	SEED=$(SEED) SOAK=$(N) $(GO) test -count=1 -v -run '$(RUN)' -timeout 0 ./test/e2e
 
+.PHONY: sim
+sim: go-version ## the log's protocol in a simulated world: N schedules (default 100000), SEED, every seeded bug
+	$(GO) run ./log/sim/cmd -n $(if $(filter file,$(origin N)),100000,$(N)) $(if $(SEED),-seed $(SEED))
+
 .PHONY: demo
 demo: build ## two cities on this machine: load, crashes, and a comparison row by row (FLAVOR, KEEP, SEED)
 	@scripts/demo.sh $(FLAVOR) $(if $(KEEP),-keep) $(if $(SEED),-seed $(SEED))
@@ -68,6 +80,17 @@ demo: build ## two cities on this machine: load, crashes, and a comparison row b
 .PHONY: bench
 bench: build servers ## ratios from one run: decode, append, apply (PART)
 	$(GO) run ./test/bench $(PART)
+
+.PHONY: chaos
+chaos: build ## real processes of a cluster killed, frozen, cut off, wiped (ROUNDS, RUN, SEED, ENGINE, DURATION)
+	@mkdir -p bin && $(GO) build -o bin/chaos ./test/chaos
+	@bin/chaos $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(filter-out .,$(RUN)),-run '$(RUN)') $(if $(SEED),-seed $(SEED)) \
+	  $(if $(ENGINE),-engine $(ENGINE)) $(if $(DURATION),-duration $(DURATION)) $(if $(KEEP),-keep)
+
+.PHONY: bench-log
+bench-log: build go-version ## the replicated log beside JetStream R3, and its own figures (ONLY, ROUNDS, SPELL, PROFILE)
+	@GO=$(GO) scripts/nats.sh
+	$(GO) run ./test/bench $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(SPELL),-spell $(SPELL)) $(if $(ONLY),-only $(ONLY)) $(if $(PROFILE),-profile $(PROFILE)) log
 
 .PHONY: fuzz
 fuzz: go-version ## every fuzz target for FUZZTIME (PKG, FUZZTIME)

@@ -9,10 +9,15 @@ var (
 	// Stop: the caller is no longer, or never was, who may do this.
 	ErrFenced = errors.New("fenced: a newer epoch owns the stream")
 	ErrClosed = errors.New("closed")
+	// The cluster went on without this node: a takeover started a newer generation.
+	ErrGeneration = errors.New("the cluster has a newer generation")
 
 	// Retry: nothing is known to be wrong but the way there.
 	ErrUnavailable = errors.New("log unavailable")
 	ErrFull        = errors.New("log node is out of disk space")
+	ErrElsewhere   = errors.New("the segment is not on this node") // another member has it
+	// Decided on metadata that has changed meanwhile: read it again and decide anew.
+	ErrStale = errors.New("the metadata has changed meanwhile")
 
 	// Outcome unknown: the entry may or may not be in the log.
 	ErrUnknown = errors.New("outcome unknown")

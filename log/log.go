@@ -64,8 +64,9 @@ type Draft struct {
 	Payload []byte
 }
 
-// MaxPayload bounds one entry, in bytes.
-const MaxPayload = 32 << 20
+// MaxPayload bounds one entry, in bytes: with what goes with it on its way and on
+// disk it stays within 32 MiB, the most that every engine can store in one piece.
+const MaxPayload = 32<<20 - 64<<10
 
 // Entry is one confirmed entry of a stream.
 type Entry struct {

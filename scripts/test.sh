@@ -12,7 +12,7 @@ step() { # NAME COMMAND…
 }
 make() { command make --no-print-directory "$@"; }
 
-step setup bash -c 'scripts/go-version.sh go && scripts/servers.sh && go mod download && go mod verify'
+step setup bash -c 'scripts/go-version.sh go && scripts/servers.sh && scripts/nats.sh && go mod download && go mod verify'
 step build make build
 step lint make lint
 step unit make unit

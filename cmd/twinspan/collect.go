@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,6 +17,9 @@ import (
 	"github.com/twinspan/twinspan/internal/admin"
 	"github.com/twinspan/twinspan/internal/daemon"
 	"github.com/twinspan/twinspan/log"
+	"github.com/twinspan/twinspan/log/client"
+	"github.com/twinspan/twinspan/log/node"
+	"github.com/twinspan/twinspan/log/quorum"
 	"github.com/twinspan/twinspan/producer"
 )
 
@@ -134,11 +139,19 @@ func larger(a, b *float64) *float64 {
 }
 
 func (p *process) insideNode() ([]daemon.Halt, string) {
-	s := p.node.Stats().Segment
-	if s.Full {
+	s := p.node.Stats()
+	switch {
+	case s.State == node.StateQuarantined:
+		return []daemon.Halt{{Code: "QUARANTINED", Detail: "the cluster was taken over without this node; it serves nothing, and exports what only it has",
+			Remedy: "twinspan log nodes shows the export; twinspan log nodes rejoin " + s.Name + " takes it in again", Since: p.started}}, ""
+	case s.Segment.Full:
 		return nil, log.ErrFull.Error()
+	case !s.Leader:
+		return nil, "the metadata has no leader: nothing is opened or closed; twinspan log nodes shows who is away"
+	case s.State == node.StateStarting:
+		return nil, "not registered in the metadata yet"
 	}
-	return nil, ""
+	return nil, p.security.trouble()
 }
 
 func (p *process) insideProducer() ([]daemon.Halt, string) {
@@ -155,7 +168,39 @@ func (p *process) insideProducer() ([]daemon.Halt, string) {
 	case s.State == producer.StateStarting:
 		return nil, "looking at the source and the log"
 	}
-	return nil, ""
+	return nil, writerTrouble(p.log, p.cfg.Stream)
+}
+
+// writerTrouble says why the stream's writer in this process can't have anything
+// confirmed; "" when it can.
+func writerTrouble(l log.Log, stream string) string {
+	c, ok := l.(interface{ Stats() client.Stats })
+	if !ok {
+		return ""
+	}
+	for _, w := range c.Stats().Writers {
+		if w.Stream != stream || w.Error != "" {
+			continue
+		}
+		if w.Blocked != "" {
+			return "the log waits: " + w.Blocked
+		}
+		var all []quorum.Member
+		var answering uint64
+		var away []string
+		for i, m := range w.Members {
+			all = append(all, m.Member)
+			if m.Error == "" {
+				answering |= 1 << i
+			} else {
+				away = append(away, m.Node+": "+m.Error)
+			}
+		}
+		if q, err := w.Rule.Of(all); err == nil && !q.Ack(answering) {
+			return fmt.Sprintf("the log waits: nothing can be confirmed (%s) without %s", w.Rule, strings.Join(away, "; "))
+		}
+	}
+	return ""
 }
 
 func (p *process) insideConsumer() (halts []daemon.Halt, trouble string) {

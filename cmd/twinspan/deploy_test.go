@@ -50,7 +50,9 @@ func TestDashboardAndRulesNameRealMetrics(t *testing.T) {
 	in.await(t, "the roles run", func(d *admin.Document) bool { return d.Ready })
 	source.Exec(t, "CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY)", "INSERT INTO d.t VALUES (1)")
 	in.verify(t)
-	served := get(t, in.admin, "/metrics", 200) + "\ntwinspan_halted{"
+	// The first is served while something is wrong, the second in a cluster, where
+	// test/e2e looks for it, the third with certificates, where TestLogOverTLS does.
+	served := get(t, in.admin, "/metrics", 200) + "\ntwinspan_halted{\ntwinspan_log_peer_reachable{\ntwinspan_certificate_left_seconds{"
 	check := func(where, expr string) {
 		for _, name := range metricName.FindAllString(expr, -1) {
 			if !strings.Contains(served, "\n"+name+"{") && !strings.Contains(served, "\n"+name+" ") {
@@ -160,13 +162,15 @@ func TestSystemdUnit(t *testing.T) {
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
 		t.Skip("no systemd-analyze on this machine")
 	}
-	out, err := exec.Command("systemd-analyze", "security", "--offline=yes", "--no-pager", "../../deploy/systemd/twinspan.service").CombinedOutput()
-	m := regexp.MustCompile(`Overall exposure level for twinspan.service: ([0-9.]+)`).FindSubmatch(out)
-	if err != nil || m == nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	if level, err := strconv.ParseFloat(string(m[1]), 64); err != nil || level > 2.0 {
-		t.Errorf("exposure level %s: at most 2.0", m[1])
+	for _, unit := range []string{"twinspan.service", "twinspan-log.service"} {
+		out, err := exec.Command("systemd-analyze", "security", "--offline=yes", "--no-pager", "../../deploy/systemd/"+unit).CombinedOutput()
+		m := regexp.MustCompile(`Overall exposure level for ` + unit + `: ([0-9.]+)`).FindSubmatch(out)
+		if err != nil || m == nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if level, err := strconv.ParseFloat(string(m[1]), 64); err != nil || level > 2.0 {
+			t.Errorf("%s: exposure level %s: at most 2.0", unit, m[1])
+		}
 	}
 }
 

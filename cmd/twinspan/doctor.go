@@ -16,6 +16,7 @@ import (
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/internal/doctor"
 	"github.com/twinspan/twinspan/internal/inspect"
+	"github.com/twinspan/twinspan/internal/ops"
 	"github.com/twinspan/twinspan/internal/server"
 )
 
@@ -86,7 +87,11 @@ func examine(ctx context.Context, c *config.Config, subjects []string) ([]*docto
 			return doctor.Node(c.Node.Dir, int64(c.Node.JournalFileBytes)), nil
 		}},
 		{"log", len(logNodes(c)) > 0, func(ctx context.Context) (*doctor.Report, error) {
-			l, err := openLog(c, zerolog.Nop())
+			s, err := openSecurity(c)
+			if err != nil {
+				return nil, err
+			}
+			l, err := openLog(c, s, zerolog.Nop())
 			if err != nil {
 				return nil, err
 			}
@@ -95,6 +100,15 @@ func examine(ctx context.Context, c *config.Config, subjects []string) ([]*docto
 			if r.Err == nil {
 				// Not known is fine: then the source is not compared with it.
 				held, _ = inspect.Held(ctx, l, c.Stream)
+				if c.Log.Engine != config.EngineTwinspan {
+					return r, nil
+				}
+				o, err := ops.New(ops.Config{Seeds: logNodes(c), City: c.City, Name: "doctor", Dial: dialer(c, s.log)}).Overview(ctx)
+				if err != nil {
+					r.Cluster([]string{err.Error()})
+				} else {
+					r.Cluster(o.Problems)
+				}
 			}
 			return r, nil
 		}},
@@ -153,7 +167,7 @@ func secrets(c *config.Config) []doctor.Secret {
 		doctor.Secret{Key: "log.tls.ca", Path: c.Log.TLS.CA, Public: true}, doctor.Secret{Key: "log.tls.cert", Path: c.Log.TLS.Cert, Public: true},
 		doctor.Secret{Key: "log.tls.key", Path: c.Log.TLS.Key})
 	if c.Has(config.RoleNode) {
-		out = append(out, doctor.Secret{Key: "node.tls.client_ca", Path: c.Node.TLS.ClientCA, Public: true},
+		out = append(out, doctor.Secret{Key: "node.tls.ca", Path: c.Node.TLS.CA, Public: true},
 			doctor.Secret{Key: "node.tls.cert", Path: c.Node.TLS.Cert, Public: true}, doctor.Secret{Key: "node.tls.key", Path: c.Node.TLS.Key})
 	}
 	slices.SortFunc(out, func(a, b doctor.Secret) int { return strings.Compare(a.Key, b.Key) })

@@ -122,6 +122,14 @@ func TestServersComeAndGo(t *testing.T) {
 	for _, name := range []string{"producer", "consumer"} {
 		all[name].await(t, name+" is well again", ready)
 	}
+	// Without the log they still end when they are told to.
+	all["node"].stop()
+	insert(80, 90)
+	for _, name := range []string{"producer", "consumer"} {
+		began := time.Now()
+		all[name].stop()
+		t.Logf("%s ends %.1f s after it was told to, the log away", name, time.Since(began).Seconds())
+	}
 }
 
 // A wrong password and a missing privilege are named; the role goes on once they

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 
 	"github.com/rs/zerolog"
@@ -10,7 +11,6 @@ import (
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/node"
-	"github.com/twinspan/twinspan/log/segment"
 	"github.com/twinspan/twinspan/producer"
 	"github.com/twinspan/twinspan/producer/binlog"
 )
@@ -37,16 +37,20 @@ func applierConfig(c *config.Config) applier.Config {
 	}
 }
 
-func nodeConfig(c *config.Config, logger zerolog.Logger) (node.Config, error) {
-	tlsConfig, err := nodeTLS(c.Node.TLS)
-	if err != nil {
-		return node.Config{}, err
+func nodeConfig(c *config.Config, s security, logger zerolog.Logger) node.Config {
+	var cluster []node.ClusterNode
+	for _, n := range c.Node.Cluster {
+		cluster = append(cluster, node.ClusterNode{Name: n.Name, City: n.City, Address: n.Address, Witness: n.Witness})
+	}
+	policy := policyOf(c.Log.Policy)
+	if policy.Rule.Total == 0 && len(policy.Rule.Cities) == 0 {
+		policy.Rule = node.DefaultPolicy(cluster).Rule
 	}
 	return node.Config{
-		Name: c.Node.Name, Dir: c.Node.Dir, Listen: c.Node.Listen, TLS: tlsConfig, FileBytes: int64(c.Node.JournalFileBytes),
-		Retention: segment.Retention{BytesMax: int64(c.Node.Retention.BytesMax), AgeMax: c.Node.Retention.AgeMax.Std()},
-		Logger:    logger.With().Str("role", string(config.RoleNode)).Logger(),
-	}, nil
+		Name: c.Node.Name, City: c.City, Dir: c.Node.Dir, Listen: c.Node.Listen, Cluster: cluster, Accepted: s.node.Accepted, Dial: dialer(c, s.node),
+		FileBytes: int64(c.Node.JournalFileBytes), JournalBytes: int64(c.Node.JournalBytes), Policy: &policy, RepairBytesPerSecond: int64(c.Node.RepairRate), Version: version,
+		Logger: logger.With().Str("role", string(config.RoleNode)).Logger(),
+	}
 }
 
 // reach loads the configuration and connects to the log it names.
@@ -55,18 +59,40 @@ func (a *app) reach() (*config.Loaded, log.Log, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	eng, err := openLog(l.Config, zerolog.Nop())
+	s, err := openSecurity(l.Config)
+	if err != nil {
+		return nil, nil, err
+	}
+	eng, err := openLog(l.Config, s, zerolog.Nop())
 	if err != nil {
 		return nil, nil, err
 	}
 	return l, eng, nil
 }
 
-// logNodes are the addresses that tools use: those that are named, else the one
-// that this process's own node would have.
+// logNodes are addresses of nodes to begin with: those of log.nodes, or for a
+// process with the node role its own, and then the others of its cluster.
 func logNodes(c *config.Config) []string {
-	if c.Has(config.RoleNode) {
+	if c.Log.Engine == config.EngineJetStream {
+		return c.Log.JetStream.Servers
+	}
+	if !c.Has(config.RoleNode) {
+		return c.Log.Nodes
+	}
+	if len(c.Node.Cluster) == 0 {
+		host, port, err := net.SplitHostPort(c.Node.Listen) // the validator checked it
+		if ip := net.ParseIP(host); err == nil && (host == "" || ip != nil && ip.IsUnspecified()) {
+			return []string{net.JoinHostPort("127.0.0.1", port)}
+		}
 		return []string{c.Node.Listen}
 	}
-	return c.Log.Nodes
+	var own, others []string
+	for _, n := range c.Node.Cluster {
+		if n.Name == c.Node.Name {
+			own = append(own, n.Address)
+		} else {
+			others = append(others, n.Address)
+		}
+	}
+	return append(own, others...)
 }

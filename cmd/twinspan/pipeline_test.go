@@ -64,6 +64,7 @@ type installation struct {
 	args  []string // more of them for run
 	log   *buffer
 	stop  func()
+	code  int // with which run is to end
 }
 
 func install(t *testing.T, source, target *mysqltest.Server, more string) *installation {
@@ -108,7 +109,7 @@ func (in *installation) start(t *testing.T) {
 			cancel()
 			select {
 			case code := <-done:
-				if code != 0 {
+				if code != in.code {
 					t.Errorf("run ended with %d\n%s", code, in.log)
 				}
 			case <-time.After(30 * time.Second):

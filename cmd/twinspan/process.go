@@ -18,10 +18,12 @@ import (
 	"github.com/twinspan/twinspan/applier"
 	"github.com/twinspan/twinspan/consumer"
 	"github.com/twinspan/twinspan/internal/admin"
+	"github.com/twinspan/twinspan/internal/certs"
 	"github.com/twinspan/twinspan/internal/cli"
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/internal/daemon"
 	"github.com/twinspan/twinspan/internal/doctor"
+	"github.com/twinspan/twinspan/internal/ops"
 	"github.com/twinspan/twinspan/internal/server"
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/node"
@@ -38,8 +40,9 @@ type process struct {
 	admin   *admin.Server
 	daemon  *daemon.Daemon
 
-	node *node.Node // nil without the role
-	log  log.Log    // the node's, or a client
+	security security
+	node     *node.Node // nil without the role
+	log      log.Log    // the node's, or a client
 
 	// The parts that are made anew at each start of their role.
 	producer atomic.Pointer[producer.Producer]
@@ -62,20 +65,21 @@ func assemble(c *config.Config, logger zerolog.Logger) (p *process, err error) {
 		}
 	}()
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if p.security, err = openSecurity(c); err != nil {
+		return nil, err
+	}
+	p.security.report(logger)
+	p.metrics.MustRegister(certs.Collector(p.security.node, p.security.log))
 	var roles []daemon.Role
 	if c.Has(config.RoleNode) {
-		nc, err := nodeConfig(c, logger)
-		if err != nil {
-			return nil, cli.Fail(cli.ExitUsage, err, "see node.tls in twinspan config example")
-		}
-		if p.node, err = node.New(nc); err != nil {
+		if p.node, err = node.New(nodeConfig(c, p.security, logger)); err != nil {
 			return nil, cli.Fail(cli.ExitError, err, "twinspan doctor node looks at the directory")
 		}
 		undo = append(undo, p.node.Close)
 		p.log = p.node.Log()
 		p.metrics.MustRegister(p.node.Collector())
 		roles = append(roles, daemon.Role{Name: string(config.RoleNode), Run: p.runNode, Judge: judgeNode, Inside: p.insideNode})
-	} else if p.log, err = openLog(c, logger); err != nil {
+	} else if p.log, err = openLog(c, p.security, logger); err != nil {
 		return nil, err
 	}
 	undo = append(undo, p.log.Close)
@@ -86,7 +90,7 @@ func assemble(c *config.Config, logger zerolog.Logger) (p *process, err error) {
 		roles = append(roles, daemon.Role{Name: string(config.RoleConsumer), Run: p.runConsumer, Judge: judge, Inside: p.insideConsumer})
 	}
 	p.daemon = daemon.New(logger, roles...)
-	p.metrics.MustRegister(&meter{p},
+	p.metrics.MustRegister(&meter{p}, logMeter{p.log},
 		part{func() prometheus.Collector { return collector(p.producer.Load()) }},
 		part{func() prometheus.Collector { return collector(p.consumer.Load()) }},
 		part{func() prometheus.Collector { return collector(p.applier.Load()) }})
@@ -140,6 +144,9 @@ func (p *process) runProducer(ctx context.Context, ready func()) error {
 	}); err != nil {
 		return err
 	}
+	if err := p.ensureStream(ctx); err != nil {
+		return err
+	}
 	x, err := producer.New(producerConfig(p.cfg), p.log, p.logger.With().Str("role", string(config.RoleProducer)).Logger())
 	if err != nil {
 		return err
@@ -148,6 +155,19 @@ func (p *process) runProducer(ctx context.Context, ready func()) error {
 	defer p.producer.Store(nil)
 	ready()
 	return x.Run(ctx)
+}
+
+// ensureStream makes the stream with the configured policy. A client alone would
+// take its rule from the nodes that have come so far.
+func (p *process) ensureStream(ctx context.Context) error {
+	if p.node != nil || p.cfg.Log.Engine != config.EngineTwinspan {
+		return nil // its log knows the cluster's list, or is elsewhere
+	}
+	ctx, cancel := context.WithTimeout(ctx, preflightTimeout)
+	defer cancel()
+	c := ops.New(ops.Config{Seeds: logNodes(p.cfg), City: p.cfg.City, Name: "producer", Dial: dialer(p.cfg, p.security.log)})
+	_, _, err := c.Create(ctx, p.cfg.Stream, policyOf(p.cfg.Log.Policy))
+	return err
 }
 
 func (p *process) runConsumer(ctx context.Context, ready func()) error {

@@ -166,6 +166,7 @@ func (a *app) reload(p *process, logger zerolog.Logger) {
 		return
 	}
 	setLevel(l.Logging)
+	p.security.report(logger)
 	p.retry()
 	logger.Info().Str("level", l.Logging.Level).Msg("log level read again; everything else needs a restart")
 }

@@ -1,75 +1,98 @@
 package main
 
 import (
-	"crypto/tls"
-	"crypto/x509"
+	"context"
+	"errors"
 	"fmt"
-	"os"
+	"net"
+	"time"
 
+	"github.com/rs/zerolog"
+
+	"github.com/twinspan/twinspan/internal/certs"
+	"github.com/twinspan/twinspan/internal/cli"
 	"github.com/twinspan/twinspan/internal/config"
 )
 
-// nodeTLS is the listener's side of the log's connections; nil: plain. The
-// certificate is read for every connection, so that a new one needs no restart.
-func nodeTLS(c config.NodeTLS) (*tls.Config, error) {
-	if c.Cert == "" {
-		return nil, nil
-	}
-	load := func() (*tls.Certificate, error) {
-		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
-		if err != nil {
-			return nil, fmt.Errorf("node.tls: %w", err)
-		}
-		return &pair, nil
-	}
-	if _, err := load(); err != nil {
-		return nil, err
-	}
-	t := &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return load() }}
-	if c.ClientCA != "" {
-		pool, err := authority("node.tls.client_ca", c.ClientCA)
-		if err != nil {
-			return nil, err
-		}
-		t.ClientAuth, t.ClientCAs = tls.RequireAndVerifyClientCert, pool
-	}
-	return t, nil
+// security is what the log's connections of this process are made with; nil: plain.
+type security struct {
+	node *certs.Source // of those that the node accepts, and makes to other nodes
+	log  *certs.Source // of those that the process makes as a writer, a reader, a tool
 }
 
-// logTLS is the client's side; nil: plain.
-func logTLS(c config.LogTLS) (*tls.Config, error) {
-	if c.CA == "" {
-		return nil, nil
+// openSecurity reads the certificates that the configuration names.
+func openSecurity(c *config.Config) (s security, err error) {
+	fail := func(key string, err error) error {
+		return cli.Fail(cli.ExitUsage, fmt.Errorf("%s: %w", key, err), "see "+key+" in twinspan config example; twinspan certs make makes a set for a lab")
 	}
-	pool, err := authority("log.tls.ca", c.CA)
-	if err != nil {
-		return nil, err
+	n, l := c.Node.TLS, c.Log.TLS
+	if c.Has(config.RoleNode) && n.Cert != "" {
+		if s.node, err = certs.Open(certs.Files{Cert: n.Cert, Key: n.Key, CA: n.CA}); err != nil {
+			return s, fail("node.tls", err)
+		}
+		s.log = s.node // unless it has one of its own
 	}
-	t := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool}
-	if c.Cert != "" {
-		load := func() (*tls.Certificate, error) {
-			pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
-			if err != nil {
-				return nil, fmt.Errorf("log.tls: %w", err)
+	if l.CA != "" {
+		if s.log, err = certs.Open(certs.Files{Cert: l.Cert, Key: l.Key, CA: l.CA}); err != nil {
+			return s, fail("log.tls", err)
+		}
+	}
+	return s, nil
+}
+
+// dialer makes connections to nodes, from the address that log.bind names.
+func dialer(c *config.Config, s *certs.Source) certs.Dial {
+	d := &net.Dialer{}
+	if ip := net.ParseIP(c.Log.Bind); ip != nil {
+		d.LocalAddr = &net.TCPAddr{IP: ip}
+	}
+	return s.Over(func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) })
+}
+
+// expiresSoon is when a certificate's end is worth a word.
+const expiresSoon = 14 * 24 * time.Hour
+
+// trouble is what is wrong with the certificates now; "" when nothing is.
+func (s security) trouble() string {
+	for _, x := range []*certs.Source{s.node, s.log} {
+		if x == nil {
+			continue
+		}
+		if err := x.Refresh(); err != nil {
+			return "the certificates in use are not those in the files: " + err.Error()
+		}
+		for _, c := range x.Certificates() {
+			if left := time.Until(c.NotAfter); left < 0 {
+				return fmt.Sprintf("the certificate %s (%s) has expired on %s", c.File, c.Subject, c.NotAfter.Format(time.RFC3339))
 			}
-			return &pair, nil
 		}
-		if _, err := load(); err != nil {
-			return nil, err
-		}
-		t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() }
 	}
-	return t, nil
+	return ""
 }
 
-func authority(key, path string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", key, err)
+// report logs which certificates are in use: at the start, and on SIGHUP.
+func (s security) report(logger zerolog.Logger) {
+	seen := map[string]bool{}
+	for _, x := range []*certs.Source{s.node, s.log} {
+		if x == nil {
+			continue
+		}
+		if err := x.Refresh(); err != nil {
+			logger.Error().Err(err).Msg("new certificates can't be used, the old ones stay in use")
+		}
+		for _, c := range x.Certificates() {
+			if seen[c.File+c.Subject] {
+				continue
+			}
+			seen[c.File+c.Subject] = true
+			e := logger.Info()
+			if time.Until(c.NotAfter) < expiresSoon {
+				e = logger.Warn()
+			}
+			e.Str("file", c.File).Str("subject", c.Subject).Str("issuer", c.Issuer).Time("until", c.NotAfter).Msg("certificate in use")
+		}
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s: %s holds no PEM certificate", key, path)
-	}
-	return pool, nil
 }
+
+// refused finds an error of certificates in err.
+func refused(err error) bool { return errors.Is(err, certs.ErrRefused) }

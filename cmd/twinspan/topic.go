@@ -21,7 +21,7 @@ func (a *app) topicCommand() *cobra.Command {
 		`  twinspan topic list
   twinspan topic read --last 20
   twinspan topic read --table shop.orders --key id=17 --since 1h`,
-		a.topicList(), a.topicRead())
+		a.topicList(), a.topicRead(), a.topicCreate(), a.topicPolicy())
 }
 
 // topicInfo is one topic of a stream.
@@ -238,5 +238,8 @@ func logError(err error) error {
 }
 
 func unreachable(err error) error {
+	if refused(err) {
+		return cli.Fail(cli.ExitUnreachable, err, "twinspan certs show tells what a certificate is good for; see log.tls in twinspan config example")
+	}
 	return cli.Fail(cli.ExitUnreachable, err, "is the process with the node role running, and log.nodes its address?")
 }

@@ -33,7 +33,7 @@ var Roles = []Role{RoleNode, RoleProducer, RoleConsumer}
 type Config struct {
 	// Stream is the name of the MySQL set's stream in the log.
 	Stream string `yaml:"stream"`
-	// City is where this process runs: a label in status, logs and metrics.
+	// City is where this process runs: it reads from nodes of the same city.
 	City string `yaml:"city"`
 	// Roles this process plays.
 	Roles []Role `yaml:"roles"`
@@ -67,37 +67,66 @@ type Node struct {
 	// another. Empty: node-, and the city.
 	Name   string `yaml:"name"`
 	Listen string `yaml:"listen"`
-	// Dir is where journal files live; empty: DataDir/log.
+	// Cluster lists all nodes, this one too, the same on each of them. Empty: this
+	// node is alone.
+	Cluster []ClusterNode `yaml:"cluster"`
+	// Dir is where journal, segments and metadata live; empty: DataDir/log.
 	Dir string `yaml:"dir"`
 	// JournalFileBytes is the size of one pre-written journal file.
-	JournalFileBytes Bytes     `yaml:"journal_file_bytes"`
-	Retention        Retention `yaml:"retention"`
-	TLS              NodeTLS   `yaml:"tls"`
+	JournalFileBytes Bytes `yaml:"journal_file_bytes"`
+	// JournalBytes is from when on closed segments move from the journal to
+	// files of their own.
+	JournalBytes Bytes `yaml:"journal_bytes"`
+	// RepairRate bounds what this node copies to repair closed segments, per second.
+	RepairRate Bytes   `yaml:"repair_rate"`
+	TLS        NodeTLS `yaml:"tls"`
 }
 
-// NodeTLS is the listener's side of the log's connections; without a Cert they
-// are plain.
+// NodeTLS is the listener's side of the log's connections, and this node's own to
+// the others; without a Cert they are plain.
 type NodeTLS struct {
 	Cert string `yaml:"cert"`
 	Key  string `yaml:"key"`
-	// ClientCA, when set, lets only clients in whose certificate it signed.
-	ClientCA string `yaml:"client_ca"`
-}
-
-// Retention says what the node keeps after every cursor has passed it. 0 sets no
-// limit: then entries are kept until a limit is given.
-type Retention struct {
-	BytesMax Bytes    `yaml:"bytes_max"`
-	AgeMax   Duration `yaml:"age_max"`
+	// CA, when set, lets only those in whose certificate it signed.
+	CA string `yaml:"ca"`
 }
 
 // Log is where the log is found.
 type Log struct {
 	Engine string `yaml:"engine"`
-	// Nodes are the storage nodes' addresses. A process with the node role
-	// uses its own node without the network.
+	// Nodes are addresses of some storage nodes; the others are learned from
+	// them. A process with the node role begins with its own.
 	Nodes []string `yaml:"nodes"`
-	TLS   LogTLS   `yaml:"tls"`
+	// Bind is the source address of this process's connections to nodes.
+	Bind string `yaml:"bind"`
+	// Far says when entries are read from a node of another city.
+	Far    string `yaml:"far"`
+	TLS    LogTLS `yaml:"tls"`
+	Policy Policy `yaml:"policy"`
+	// JetStream counts only with its engine, which takes tls and the limits of
+	// policy from here, too.
+	JetStream JetStream `yaml:"jetstream"`
+}
+
+// Policy of the stream, if this process is the one that creates it.
+type Policy struct {
+	Rule Rule `yaml:"rule"`
+	// Loss is what the writer does while the rule can't be met.
+	Loss  string   `yaml:"loss"`
+	After Duration `yaml:"after"` // for Loss degrade-after
+	// BytesMax and AgeMax say what is kept after every cursor has passed it;
+	// 0: no limit of that kind.
+	BytesMax Bytes    `yaml:"bytes_max"`
+	AgeMax   Duration `yaml:"age_max"`
+	// BytesCap takes entries that a cursor still needs; 0: never.
+	BytesCap Bytes `yaml:"bytes_cap"`
+}
+
+// Rule says which nodes must have an entry before it is confirmed. Empty: one in
+// each city that stores entries.
+type Rule struct {
+	Total  int    `yaml:"total"`
+	Cities Shares `yaml:"cities"`
 }
 
 // LogTLS is the client's side of the log's connections; without a CA they are
@@ -161,9 +190,14 @@ func Default() *Config {
 		Node: Node{
 			Listen:           "127.0.0.1:7040",
 			JournalFileBytes: 64 << 20,
-			Retention:        Retention{BytesMax: 10 << 30},
+			JournalBytes:     1 << 30,
+			RepairRate:       64 << 20,
 		},
-		Log:     Log{Engine: "twinspan", Nodes: []string{"127.0.0.1:7040"}},
+		Log: Log{
+			Engine: EngineTwinspan, Nodes: []string{"127.0.0.1:7040"}, Far: "if-needed",
+			Policy:    Policy{Loss: "block", After: Duration(30 * time.Second), BytesMax: 10 << 30},
+			JetStream: JetStream{Prefix: "twinspan", Replicas: 3},
+		},
 		Source:  server.Endpoint{TLS: server.TLS{Mode: "preferred"}},
 		Primary: server.Endpoint{TLS: server.TLS{Mode: "preferred"}},
 		Producer: Producer{
@@ -188,6 +222,11 @@ func (c *Config) Has(r Role) bool { return slices.Contains(c.Roles, r) }
 
 // complete fills what follows from other keys.
 func (c *Config) complete() {
+	for _, n := range c.Node.Cluster {
+		if c.City == "" && c.Has(RoleNode) && n.Name == c.Node.Name {
+			c.City = n.City
+		}
+	}
 	if c.Node.Dir == "" && c.DataDir != "" {
 		c.Node.Dir = filepath.Join(c.DataDir, "log")
 	}

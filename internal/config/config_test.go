@@ -146,13 +146,13 @@ func TestProblemsNameTheirLine(t *testing.T) {
 			},
 		},
 		"tls halves": {
-			minimal + "log: {tls: {cert: /c}}\nnode: {tls: {client_ca: ca.pem, key: /k}}\n",
+			minimal + "log: {tls: {cert: /c}}\nnode: {tls: {ca: ca.pem, key: /k}}\n",
 			[]string{
 				"t.yaml:6:19: log.tls.cert: cert and key belong together: set both or none",
 				"log.tls.ca: missing: cert and key are used only together with ca",
-				`t.yaml:7:25: node.tls.client_ca: "ca.pem" is not an absolute path`,
+				`t.yaml:7:18: node.tls.ca: "ca.pem" is not an absolute path`,
 				"node.tls.cert: cert and key belong together: set both or none",
-				"node.tls.cert: missing: client_ca is used only together with cert and key",
+				"node.tls.cert: missing: ca is used only together with cert and key",
 			},
 		},
 		"anchor": {
@@ -179,7 +179,6 @@ func TestAddressesInEveryStyle(t *testing.T) {
 		"log:\n  nodes:\n    - 127.0.0.1:7040\n    - b.example:7041\n",
 	} {
 		l, problems := load(t, minimal+text, nil, nil)
-		// One node is all there can be for now; how they are read is the matter.
 		if len(problems) > 0 || !slices.Equal(l.Log.Nodes, want) {
 			t.Errorf("%s: %v %q", text, problems, l.Log.Nodes)
 		}
@@ -338,6 +337,8 @@ func FuzzLoad(f *testing.F) {
 	f.Add(minimal)
 	f.Add(Example())
 	f.Add("a: &x [*x]\n")
+	f.Add(minimal + clusterText)
+	f.Add("log: {policy: {rule: {cities: {a: 1, b: {c: d}}}}}\n")
 	f.Add("? {a: b}\n: c\n")
 	f.Add("producer: !!binary aGk=\n")
 	f.Fuzz(func(t *testing.T, text string) {

@@ -101,7 +101,11 @@ func (d *decoder) value(n ast.Node, path string, dst reflect.Value) {
 }
 
 func (d *decoder) mapping(n ast.Node, values []*ast.MappingValueNode, path string, dst reflect.Value) {
-	if isLeaf(dst.Type()) {
+	if dst.Type() == reflect.TypeFor[Shares]() {
+		d.shares(n, values, path, dst)
+		return
+	}
+	if isLeaf(dst.Type()) && dst.Type() != reflect.TypeFor[ClusterNode]() {
 		d.problem(n, path, "keys can't stand under %s: it takes %s", path, describe(dst.Type()))
 		return
 	}
@@ -128,6 +132,39 @@ func (d *decoder) mapping(n ast.Node, values []*ast.MappingValueNode, path strin
 			d.value(kv.Value, sub, dst.Field(i))
 		}
 	}
+}
+
+// shares decodes numbers by city.
+func (d *decoder) shares(n ast.Node, values []*ast.MappingValueNode, path string, dst reflect.Value) {
+	d.origins[path] = d.where(n.GetToken())
+	out := Shares{}
+	for _, kv := range values {
+		city, ok := scalarText(kv.Key)
+		if !ok {
+			d.problem(kv.Key, path, "a city must be a plain word")
+			continue
+		}
+		sub := join(path, city)
+		text, ok := "", false
+		if kv.Value != nil {
+			text, ok = scalarText(kv.Value)
+		}
+		number, err := strconv.ParseInt(text, 10, 16)
+		_, twice := out[city]
+		switch {
+		case !ok || err != nil:
+			d.problem(kv.Key, sub, "the number of nodes is missing: write it as city: number")
+		case twice:
+			d.problem(kv.Key, sub, "the city stands here a second time")
+		default:
+			d.origins[sub] = d.where(kv.Key.GetToken())
+			out[city] = int(number)
+		}
+	}
+	if len(out) == 0 {
+		out = nil
+	}
+	dst.Set(reflect.ValueOf(out))
 }
 
 // unknown reports a key that does not exist, with the one that was meant: a
@@ -164,6 +201,14 @@ func (d *decoder) sequence(n *ast.SequenceNode, path string, dst reflect.Value) 
 	d.origins[path] = d.where(n.GetToken())
 	out := reflect.Zero(dst.Type()) // an empty list is nil, like none
 	for i, e := range n.Values {
+		if dst.Type().Elem() == reflect.TypeFor[ClusterNode]() {
+			sub := fmt.Sprintf("%s[%d]", path, i)
+			d.origins[sub] = d.where(e.GetToken())
+			item := reflect.New(dst.Type().Elem()).Elem()
+			d.value(e, sub, item)
+			out = reflect.Append(out, item)
+			continue
+		}
 		text, ok := scalarText(e)
 		if !ok {
 			text, ok = colonText(e)
@@ -236,9 +281,14 @@ func setText(dst reflect.Value, text string) error {
 	case reflect.Slice:
 		out := reflect.Zero(dst.Type())
 		for w := range strings.SplitSeq(text, ",") {
-			if w = strings.TrimSpace(w); w != "" {
-				out = reflect.Append(out, reflect.ValueOf(w).Convert(dst.Type().Elem()))
+			if w = strings.TrimSpace(w); w == "" {
+				continue
 			}
+			item := reflect.New(dst.Type().Elem()).Elem()
+			if err := setText(item, w); err != nil {
+				return err
+			}
+			out = reflect.Append(out, item)
 		}
 		dst.Set(out)
 	default:
@@ -262,6 +312,12 @@ func describe(t reflect.Type) string {
 		return "a size such as 64MiB"
 	case t == reflect.TypeFor[ServerID]():
 		return "auto or a number"
+	case t == reflect.TypeFor[Shares]():
+		return "cities with a number each, such as {a: 1, b: 1}"
+	case t == reflect.TypeFor[ClusterNode]():
+		return "keys: name, city, address, witness"
+	case t == reflect.TypeFor[[]ClusterNode]():
+		return "a list of nodes, each with name, city and address"
 	case t.Kind() == reflect.Slice:
 		return "a list"
 	case t.Kind() == reflect.Bool:

@@ -59,6 +59,9 @@ func Load(in Input) (*Loaded, error) {
 	l.flags(d, in.Flags)
 	c.complete()
 	v := validator{c: c, origins: d.origins, tool: in.Tool}
+	for _, p := range d.problems {
+		v.clusterUnread = v.clusterUnread || strings.HasPrefix(p.Path, "node.cluster")
+	}
 	v.run()
 	l.Warnings = append(l.Warnings, v.warnings...)
 	// A key that could not be read keeps its default: do not complain about

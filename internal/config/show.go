@@ -79,7 +79,16 @@ func plain(v reflect.Value) any {
 		}
 	}
 	switch v.Kind() {
+	case reflect.Map:
+		out := map[string]int{}
+		for _, k := range v.MapKeys() {
+			out[k.String()] = int(v.MapIndex(k).Int())
+		}
+		return out
 	case reflect.Slice:
+		if nodes, ok := v.Interface().([]ClusterNode); ok {
+			return append([]ClusterNode{}, nodes...)
+		}
 		out := make([]string, v.Len())
 		for i := range out {
 			out[i] = v.Index(i).String()

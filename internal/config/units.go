@@ -139,3 +139,59 @@ func (v ServerID) String() string {
 	}
 	return strconv.FormatUint(uint64(v), 10)
 }
+
+// ClusterNode is one line of node.cluster. As text, in a variable or a flag, it is
+// name@city=host:port, with +witness behind it for one that stores no entries.
+type ClusterNode struct {
+	Name    string `yaml:"name" json:"name"`
+	City    string `yaml:"city" json:"city"`
+	Address string `yaml:"address" json:"address"`
+	Witness bool   `yaml:"witness" json:"witness,omitempty"`
+}
+
+// UnmarshalText accepts the text form.
+func (n *ClusterNode) UnmarshalText(b []byte) error {
+	text, witness := strings.CutSuffix(string(b), "+witness")
+	place, address, ok := strings.Cut(text, "=")
+	name, city, okCity := strings.Cut(place, "@")
+	if !ok || !okCity {
+		return fmt.Errorf("%q is not a node: write it as name@city=host:port, with +witness behind it for a witness", b)
+	}
+	*n = ClusterNode{Name: name, City: city, Address: address, Witness: witness}
+	return nil
+}
+
+func (n ClusterNode) String() string {
+	s := n.Name + "@" + n.City + "=" + n.Address
+	if n.Witness {
+		s += "+witness"
+	}
+	return s
+}
+
+// Shares is a number of nodes for each city. As text it is a=1,b=2.
+type Shares map[string]int
+
+// UnmarshalText accepts the text form; empty: none.
+func (s *Shares) UnmarshalText(b []byte) error {
+	out := Shares{}
+	for w := range strings.SplitSeq(string(b), ",") {
+		if w = strings.TrimSpace(w); w == "" {
+			continue
+		}
+		city, number, ok := strings.Cut(w, "=")
+		n, err := strconv.ParseInt(number, 10, 16)
+		if !ok || err != nil {
+			return fmt.Errorf("%q is not a city's share: write it as city=number, such as a=1", w)
+		}
+		if _, twice := out[city]; twice {
+			return fmt.Errorf("city %q stands here twice", city)
+		}
+		out[city] = int(n)
+	}
+	if len(out) == 0 {
+		out = nil
+	}
+	*s = out
+	return nil
+}

@@ -20,11 +20,14 @@ import (
 // validator checks the values of a decoded configuration. It looks at nothing
 // but the configuration: no file, no network. That is the doctor's part.
 type validator struct {
-	c        *Config
-	origins  map[string]string
-	tool     bool
-	problems []Problem
-	warnings []Problem
+	c       *Config
+	origins map[string]string
+	tool    bool
+	// clusterUnread: node.cluster is not what the file says, so nothing is held
+	// against it.
+	clusterUnread bool
+	problems      []Problem
+	warnings      []Problem
 }
 
 func (v *validator) problem(path, format string, args ...any) {
@@ -111,9 +114,7 @@ func (v *validator) roles() {
 
 func (v *validator) log() {
 	l := v.c.Log
-	if l.Engine != "twinspan" {
-		v.problem("log.engine", "unknown engine %q; use twinspan", l.Engine)
-	}
+	v.engine()
 	for i, n := range l.Nodes {
 		path := fmt.Sprintf("log.nodes[%d]", i)
 		if v.origins[path] == "" {
@@ -121,6 +122,13 @@ func (v *validator) log() {
 		}
 		v.address(path, n)
 	}
+	if l.Bind != "" && net.ParseIP(l.Bind) == nil {
+		v.problem("log.bind", "%q is not an IP address", l.Bind)
+	}
+	if far := []string{"if-needed", "never", "anytime"}; !slices.Contains(far, l.Far) {
+		v.problem("log.far", "unknown choice %q; use %s", l.Far, strings.Join(far, ", "))
+	}
+	v.policy()
 	v.files("log.tls", map[string]string{"ca": l.TLS.CA, "cert": l.TLS.Cert, "key": l.TLS.Key})
 	if (l.TLS.Cert == "") != (l.TLS.Key == "") {
 		v.problem("log.tls.cert", "cert and key belong together: set both or none")
@@ -128,14 +136,11 @@ func (v *validator) log() {
 	if l.TLS.CA == "" && l.TLS.Cert != "" {
 		v.problem("log.tls.ca", "missing: cert and key are used only together with ca")
 	}
-	if v.c.Has(RoleNode) {
+	if v.c.Has(RoleNode) || l.Engine == EngineJetStream {
 		return
 	}
 	if len(l.Nodes) == 0 {
 		v.problem("log.nodes", "missing: this process has no node role, so it must be told where the log's nodes are")
-	}
-	if len(l.Nodes) > 1 {
-		v.problem("log.nodes", "%d nodes: this version stores a stream on one node", len(l.Nodes))
 	}
 }
 
@@ -146,23 +151,25 @@ func (v *validator) node() {
 	if n.Dir != "" && !filepath.IsAbs(n.Dir) {
 		v.problem("node.dir", "%q is not an absolute path", n.Dir)
 	}
-	v.files("node.tls", map[string]string{"cert": n.TLS.Cert, "key": n.TLS.Key, "client_ca": n.TLS.ClientCA})
+	v.files("node.tls", map[string]string{"cert": n.TLS.Cert, "key": n.TLS.Key, "ca": n.TLS.CA})
 	if (n.TLS.Cert == "") != (n.TLS.Key == "") {
 		v.problem("node.tls.cert", "cert and key belong together: set both or none")
 	}
-	if n.TLS.ClientCA != "" && n.TLS.Cert == "" {
-		v.problem("node.tls.cert", "missing: client_ca is used only together with cert and key")
+	if n.TLS.CA != "" && n.TLS.Cert == "" {
+		v.problem("node.tls.cert", "missing: ca is used only together with cert and key")
 	}
-	if host, _, err := net.SplitHostPort(n.Listen); err == nil && !loopback(host) && n.TLS.ClientCA == "" {
-		v.warn("node.listen", "whoever reaches %s can read and write the log: set node.tls with a client_ca, or keep the network private", n.Listen)
+	if n.TLS.Cert != "" && n.TLS.CA == "" && len(n.Cluster) > 1 {
+		v.problem("node.tls.ca", "missing: the nodes of a cluster check each other's certificates with it")
 	}
-	bytesBetween(v, "node.journal_file_bytes", n.JournalFileBytes, 1<<20, 4<<30)
-	if r := n.Retention.BytesMax; r != 0 && r < 2*n.JournalFileBytes {
-		v.problem("node.retention.bytes_max", "%s is less than two journal files of %s: nothing could be kept", r, n.JournalFileBytes)
+	if host, _, err := net.SplitHostPort(n.Listen); err == nil && !loopback(host) && n.TLS.CA == "" {
+		v.warn("node.listen", "whoever reaches %s can read and write the log: set node.tls with a ca, or keep the network private", n.Listen)
 	}
-	if a := n.Retention.AgeMax; a != 0 && a.Std() < time.Minute {
-		v.problem("node.retention.age_max", "%s is less than 1m", a)
+	bytesBetween(v, "node.journal_file_bytes", n.JournalFileBytes, 1<<20, 1<<30)
+	if n.JournalBytes < 2*n.JournalFileBytes {
+		v.problem("node.journal_bytes", "%s is less than two journal files of %s", n.JournalBytes, n.JournalFileBytes)
 	}
+	bytesBetween(v, "node.repair_rate", n.RepairRate, 64<<10, 1<<40)
+	v.cluster()
 	if v.c.Admin.Listen == n.Listen {
 		v.problem("node.listen", "%s is the admin listener's address", n.Listen)
 	}

@@ -54,6 +54,17 @@ func Log(ctx context.Context, l log.Log, where, stream string) *Report {
 	return r
 }
 
+// Cluster adds what the log's nodes say is not as it should be. None of it stops a
+// role: they wait for what they need.
+func (r *Report) Cluster(problems []string) {
+	if len(problems) == 0 {
+		r.ok("cluster", Advisory, "all nodes answer, every stream is protected")
+	}
+	for _, p := range problems {
+		r.add(Finding{Check: "cluster", Severity: Advisory, Outcome: Failed, Detail: comment(p), Remedy: "twinspan log status shows it in its place"})
+	}
+}
+
 // Node looks at the disk of a storage node on this machine.
 func Node(dir string, journalFileBytes int64) *Report {
 	r := &Report{Subject: "node", Where: dir}
@@ -95,7 +106,7 @@ func Node(dir string, journalFileBytes int64) *Report {
 			Remedy: "make room: a node without space refuses appends, and the backlog stays in the binlog"})
 	case free < total/10:
 		r.add(Finding{Check: "space", Severity: Advisory, Outcome: Failed, Detail: detail,
-			Remedy: "make room, or lower node.retention.bytes_max"})
+			Remedy: "make room, or lower the streams' bytes_max (twinspan topic policy)"})
 	default:
 		r.ok("space", Mandatory, "%s", detail)
 	}
@@ -168,6 +179,10 @@ func (r *Report) certificates(s Secret) {
 		switch left := time.Until(cert.NotAfter); {
 		case left < 0:
 			f.Severity = Mandatory
+		case time.Now().Before(cert.NotBefore):
+			f.Severity = Mandatory
+			f.Detail = fmt.Sprintf("%s %s (%s) is not valid before %s", s.Key, s.Path, cert.Subject.CommonName, cert.NotBefore.UTC().Format(time.RFC3339))
+			f.Remedy = "is this machine's clock right?"
 		case left < 14*24*time.Hour:
 			f.Severity = Advisory
 		default:

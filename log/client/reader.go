@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -14,22 +15,27 @@ import (
 	"github.com/twinspan/twinspan/log/wire"
 )
 
-// OpenReader connects and starts the flow.
+// OpenReader attaches to a node of the own city that has the entry at From, and
+// starts the flow.
 func (c *Client) OpenReader(ctx context.Context, stream string, o log.ReaderOptions) (log.Reader, error) {
-	if err := c.alive(); err != nil {
+	bound, done, err := c.bind(ctx)
+	if err != nil {
 		return nil, err
 	}
+	defer done()
 	r := &reader{
-		client: c, stream: stream, options: o, next: o.From, taken: o.From,
+		client: c, stream: stream, options: o, next: o.From, turn: rand.Uint64(), avoid: map[string]shunned{},
 		changed: make(chan struct{}), stop: make(chan struct{}),
 	}
 	r.options.Topics = slices.Clone(o.Topics)
-	s, err := r.connect(ctx)
+	s, err := r.open(bound)
 	if err != nil {
-		return nil, fmt.Errorf("open reader of stream %q: %w", stream, err)
+		return nil, c.said(fmt.Errorf("open reader of stream %q: %w", stream, err))
 	}
 	if err := c.adopt(r); err != nil {
-		s.close()
+		if s != nil {
+			s.close()
+		}
 		return nil, err
 	}
 	r.loop.Go(func() { r.run(s) })
@@ -37,20 +43,26 @@ func (c *Client) OpenReader(ctx context.Context, stream string, o log.ReaderOpti
 }
 
 // reader receives ahead of its user, within the window it grants the node, and
-// comes back at the next offset when it loses the connection.
+// goes on at the next offset, at the same node or another, when it loses the
+// connection.
 type reader struct {
 	client  *Client
 	stream  string
 	options log.ReaderOptions
+	turn    uint64 // spreads readers over nodes
 	loop    sync.WaitGroup
 	stop    chan struct{} // closed by Close
 	once    sync.Once
+
+	// Of the loop, or of OpenReader before it.
+	avoid    map[string]shunned // nodes that did not serve this reader, by name
+	homeless time.Time          // since when no near node served it; zero: one does
 
 	mu      sync.Mutex
 	session *session // the present one; nil while there is none
 	bounds  log.Bounds
 	next    log.Offset    // where to go on after a reconnect
-	taken   log.Offset    // every entry below it was handed out
+	heard   time.Time     // when something new came
 	queue   []batch       // bounded by the window
 	held    int64         // bytes of queue
 	owed    int64         // bytes handed out, and not yet granted again
@@ -64,43 +76,8 @@ type batch struct {
 	bytes   int64
 }
 
-// connect asks a node for the entries from next on.
-func (r *reader) connect(ctx context.Context) (*session, error) {
-	s, err := r.client.connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	r.mu.Lock()
-	from := r.next
-	window := r.client.cfg.ReadWindowBytes
-	credit := max(0, window-r.held)
-	r.owed = min(0, window-r.held) // credit, owed and held always make up the window
-	r.mu.Unlock()
-	var reading wire.Reading
-	err = r.client.within(ctx, s, func(ctx context.Context) error {
-		if err := s.Send(&wire.Read{
-			Stream: r.stream, From: from, To: r.options.To, Committed: r.options.Committed, Credit: uint64(credit), Topics: r.options.Topics,
-		}); err != nil {
-			return err
-		}
-		return s.Expect(ctx, &reading)
-	})
-	if err != nil {
-		s.close()
-		return nil, err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.stopped() { // Close may have come while there was no session to close
-		s.close()
-		return nil, fmt.Errorf("reader of stream %q: %w", r.stream, log.ErrClosed)
-	}
-	r.session, r.bounds = s, reading.Bounds
-	r.grantLocked() // what was taken while there was no session
-	return s, nil
-}
-
-// run receives until the end, reconnecting in between.
+// run receives until the end, reconnecting in between. s is nil while nothing
+// can be attached to.
 func (r *reader) run(s *session) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -111,49 +88,84 @@ func (r *reader) run(s *session) {
 		case <-ctx.Done():
 		}
 	})
+	err := error(errNotThere)
 	for {
-		err := r.receive(ctx, s)
-		if r.finished() {
-			err = io.EOF // whatever ended the connection, nothing more is wanted
+		if s != nil {
+			err = r.follow(ctx, s)
+			if r.finished() {
+				err = io.EOF // whatever ended the connection, nothing more is wanted
+			}
+			r.mu.Lock()
+			r.session = nil
+			r.mu.Unlock()
+			s.close()
 		}
-		r.mu.Lock()
-		r.session = nil
-		r.mu.Unlock()
-		s.close()
 		if s = r.comeBack(ctx, err); s == nil {
 			return
 		}
 	}
 }
 
+// follow receives from one node, while another goroutine watches that it is not
+// left behind.
+func (r *reader) follow(ctx context.Context, s *session) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer cancel()
+	var verdict error // written before the watcher ends
+	watch.Go(func() {
+		if verdict = r.watch(ctx, s); verdict != nil {
+			s.cut()
+		}
+	})
+	err := r.receive(ctx, s)
+	cancel()
+	watch.Wait()
+	if verdict != nil && !r.stopped() {
+		err = verdict
+	}
+	switch {
+	case errors.Is(err, errHome):
+	case errors.Is(err, log.ErrSuspect):
+		r.shun(s.hello.Node, err, 30*time.Second)
+	case errors.Is(err, errStuck):
+		r.shun(s.hello.Node, err, 5*r.client.cfg.StuckAfter)
+	}
+	return err
+}
+
 // comeBack connects again unless err is final. nil: the reader has ended.
 func (r *reader) comeBack(ctx context.Context, err error) *session {
-	deadline := time.Now().Add(r.client.cfg.ReconnectFor)
-	for wait := 20 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+	lost := time.Now()
+	for pause := newPause(); ; {
 		if r.stopped() {
 			r.fail(fmt.Errorf("reader of stream %q: %w", r.stream, log.ErrClosed))
 			return nil
 		}
 		if errors.Is(err, io.EOF) && r.finished() {
+			r.fail(io.EOF)
 			return nil
 		}
 		if final(err) {
 			r.fail(err)
 			return nil
 		}
-		if time.Now().After(deadline) {
+		if errors.Is(err, errNotThere) {
+			// Nothing is wrong: the writer has not come yet.
+			lost, pause.next = time.Now(), min(pause.next, 200*time.Millisecond)
+		}
+		if time.Since(lost) > r.client.cfg.ReconnectFor {
 			r.fail(fmt.Errorf("reader of stream %q: no node for %v: %w: %w", r.stream, r.client.cfg.ReconnectFor, log.ErrUnavailable, err))
 			return nil
 		}
-		var s *session
-		if s, err = r.connect(ctx); err == nil {
-			r.client.cfg.Logger.Info().Str("stream", r.stream).Str("node", s.node).Msg("log reader is connected again")
+		s, attachErr := r.attach(ctx)
+		if attachErr == nil {
+			r.client.cfg.Logger.Debug().Str("stream", r.stream).Str("node", s.hello.Node).AnErr("after", err).Msg("log reader goes on")
 			return s
 		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-		}
+		err = attachErr
+		_ = pause.wait(ctx) // stopped is asked above
 	}
 }
 
@@ -173,13 +185,16 @@ func (r *reader) stopped() bool {
 	}
 }
 
-// final says that trying again would not help.
+// final says that no node would have a better answer: attach has asked them.
 func final(err error) bool {
-	if !isReply(err) {
-		return errors.Is(err, log.ErrSuspect) || errors.Is(err, log.ErrProtocol) && !errors.Is(err, wire.ErrFrame)
-	}
-	return !errors.Is(err, log.ErrUnavailable)
+	var f *finalError
+	return errors.As(err, &f)
 }
+
+// finalError ends a reader.
+type finalError struct{ error }
+
+func (e *finalError) Unwrap() error { return e.error }
 
 // receive takes frames of one connection.
 func (r *reader) receive(ctx context.Context, s *session) error {
@@ -190,12 +205,14 @@ func (r *reader) receive(ctx context.Context, s *session) error {
 		}
 		switch k {
 		case wire.KindData:
+			bytes := int64(wire.HeaderSize + len(body))
+			r.client.stats.received(s.hello.City, bytes)
 			// The entries go to the user, the body belongs to the link.
 			var m wire.Data
 			if err := wire.Decode(&m, s.Own(body)); err != nil {
 				return err
 			}
-			if err := r.take(&m, int64(wire.HeaderSize+len(body))); err != nil {
+			if err := r.take(&m, bytes); err != nil {
 				return err
 			}
 		case wire.KindTail:
@@ -204,7 +221,9 @@ func (r *reader) receive(ctx context.Context, s *session) error {
 				return err
 			}
 			r.mu.Lock()
-			r.bounds = m.Bounds
+			if r.learnLocked(m.Bounds) || m.Next > r.next {
+				r.heard = time.Now()
+			}
 			r.next = max(r.next, m.Next)
 			if r.options.To > 0 && r.next >= r.options.To {
 				r.wakeLocked()
@@ -215,11 +234,24 @@ func (r *reader) receive(ctx context.Context, s *session) error {
 			if err := wire.Decode(&m, body); err != nil {
 				return err
 			}
-			return m.Err()
+			if err := m.Err(); errors.Is(err, log.ErrTrimmed) || errors.Is(err, log.ErrProtocol) {
+				return &finalError{err}
+			} else {
+				return err
+			}
 		default:
 			return fmt.Errorf("%v to a reader: %w", k, log.ErrProtocol)
 		}
 	}
+}
+
+// learnLocked takes in a node's bounds, which may lag behind another one's.
+func (r *reader) learnLocked(b log.Bounds) (news bool) {
+	if b.LAC > r.bounds.LAC {
+		r.bounds.LAC, r.bounds.LSO, news = b.LAC, b.LSO, true
+	}
+	r.bounds.Epoch = max(r.bounds.Epoch, b.Epoch)
+	return news
 }
 
 // take checks and queues the entries of one frame.
@@ -243,7 +275,8 @@ func (r *reader) take(m *wire.Data, bytes int64) error {
 	if m.Next < at {
 		return fmt.Errorf("stream %q: entries up to %d, but next is %d: %w", r.stream, at-1, m.Next, log.ErrProtocol)
 	}
-	r.next, r.bounds = m.Next, m.Bounds
+	r.next, r.heard = m.Next, time.Now()
+	r.learnLocked(m.Bounds)
 	r.queue = append(r.queue, batch{m.Entries, bytes})
 	r.held += bytes
 	r.wakeLocked()
@@ -285,7 +318,6 @@ func (r *reader) Next(ctx context.Context) (log.Entry, error) {
 					return log.Entry{}, io.EOF
 				}
 				b.entries = b.entries[1:]
-				r.taken = e.Offset + 1
 				if len(b.entries) == 0 {
 					r.dropLocked()
 				}
@@ -293,9 +325,6 @@ func (r *reader) Next(ctx context.Context) (log.Entry, error) {
 			}
 			r.dropLocked()
 			continue
-		}
-		if r.options.To > 0 && r.next >= r.options.To {
-			return log.Entry{}, io.EOF
 		}
 		if r.options.To > 0 && r.next >= r.options.To {
 			return log.Entry{}, io.EOF
@@ -337,7 +366,7 @@ func (r *reader) grantLocked() {
 	r.owed = 0
 	r.mu.Unlock()
 	if err := s.Send(&wire.Credit{Bytes: uint64(n)}); err != nil {
-		_ = s.Link.Close() // the receiving loop notices, and comes back
+		s.cut() // the receiving loop notices, and comes back
 	}
 	r.mu.Lock()
 }
@@ -347,7 +376,7 @@ func (r *reader) Close() error {
 	r.once.Do(func() { close(r.stop) })
 	r.mu.Lock()
 	if r.session != nil {
-		_ = r.session.Link.Close() // it only received
+		r.session.cut() // it only received
 	}
 	r.wakeLocked()
 	r.mu.Unlock()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"sync"
 	"time"
 
@@ -14,96 +13,94 @@ import (
 	"github.com/twinspan/twinspan/log/wire"
 )
 
-// OpenWriter seals the stream, which fences every earlier writer, and attaches to
-// the new epoch.
-func (c *Client) OpenWriter(ctx context.Context, stream string) (log.Writer, error) {
-	s, err := c.connect(ctx)
+// writer is the only appender of a stream at its epoch. The machine in core
+// decides; seats carry entries to the members of the present segment; the manager
+// moves from segment to segment. It dies at the first error that can't be mended:
+// who wants to go on opens a new one and reads its tail.
+type writer struct {
+	client *Client
+	stream string
+	epoch  log.Epoch
+	first  log.Offset // of the stream, when it was opened
+	began  time.Time  // the core's clock starts here
+	loops  sync.WaitGroup
+	stop   chan struct{} // closed by end
+	once   sync.Once
+	// announce asks for the LAC to be sent when nothing is appended; one token;
+	// owner: the writer; never closed.
+	announce chan struct{}
+	// look asks the manager to decide; one token; owner: the writer; never closed.
+	look    chan struct{}
+	managed chan struct{} // closed when the manager has returned
+
+	mu       sync.Mutex
+	core     *quorum.Writer
+	ring     *ring
+	seats    []*seat // one for each member of the present segment
+	prepared []*seat // of the segment that is being opened
+	waiters  waiters
+	room     chan struct{} // closed when there may be room again; nil: nobody waits
+	told     log.Offset    // LAC that the last entry or announcement carried
+	armed    bool          // an announcement is due
+	doubt    bool          // a node spoke of a newer epoch: ask the metadata
+	err      error         // why the writer is dead
+	closing  bool
+	outlook  outlook
+	refused  map[quorum.Member]time.Duration // nodes that did not take a segment, and until when they are left alone
+	blocked  string                          // why nothing can be confirmed; empty: it can
+	rolls    int64
+	resumes  int64
+	degraded int64
+}
+
+// startWriter begins in the segment that a has opened. before are the members of
+// the one that it closed.
+func (c *Client) startWriter(a quorum.Advance, before []quorum.Member, o outlook) (*writer, error) {
+	core, err := quorum.NewWriter(*a.Open, quorum.Settings{
+		RollAfter: c.cfg.RollAfter, RollEvery: c.cfg.RollEvery, PenaltyAfter: c.cfg.PenaltyAfter, SegmentBytes: c.cfg.SegmentBytes,
+	}, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open writer of stream %q: %w", stream, err)
-	}
-	var sealed wire.Sealed
-	var attached wire.Attached
-	err = c.within(ctx, s, func(ctx context.Context) error {
-		if err := s.Send(&wire.Seal{Stream: stream, Create: true}); err != nil {
-			return err
-		}
-		if err := s.Expect(ctx, &sealed); err != nil {
-			return err
-		}
-		if err := s.Send(&wire.Attach{Stream: stream, Epoch: sealed.Bounds.Epoch}); err != nil {
-			return err
-		}
-		return s.Expect(ctx, &attached)
-	})
-	if err == nil && attached.Last != sealed.Last {
-		err = fmt.Errorf("sealed at %d, attached at %d: %w", sealed.Last, attached.Last, log.ErrProtocol)
-	}
-	if err != nil {
-		s.close()
-		return nil, fmt.Errorf("open writer of stream %q: %w", stream, err)
-	}
-	w := &writer{
-		client: c, session: s, stream: stream, first: sealed.Bounds.First, epoch: sealed.Bounds.Epoch,
-		window:  quorum.NewWindow(sealed.Last, sealed.Bounds.LSO, 1, quorum.Any),
-		changed: make(chan struct{}), work: make(chan struct{}, 1), stop: make(chan struct{}),
-	}
-	if err := c.adopt(w); err != nil {
-		s.close()
 		return nil, err
 	}
-	w.loops.Go(w.pump)
-	w.loops.Go(w.listen)
+	w := &writer{
+		client: c, stream: a.Stream, epoch: a.Epoch, first: o.stream.First, began: time.Now(),
+		stop: make(chan struct{}), announce: make(chan struct{}, 1), look: make(chan struct{}, 1),
+		managed: make(chan struct{}), told: a.Open.First - 1,
+		core: core, ring: newRing(a.Open.First), outlook: o, refused: map[quorum.Member]time.Duration{},
+	}
+	if err := c.adopt(w); err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	w.sitLocked(w.prepare(a.Open))
+	w.mu.Unlock()
+	w.loops.Go(w.manage)
+	w.loops.Go(w.probe)
+	w.loops.Go(w.announcer)
+	if a.Close != nil {
+		w.tell(a, before)
+	}
 	return w, nil
 }
 
-// writer numbers entries, sends them ahead of their acknowledgements, and dies at
-// the first error: who wants to go on opens a new one and reads its tail.
-type writer struct {
-	client  *Client
-	session *session
-	stream  string
-	first   log.Offset
-	epoch   log.Epoch
-	loops   sync.WaitGroup
-	work    chan struct{} // one token: the queue has frames; owner: the writer; never closed
-	stop    chan struct{} // closed by end
-	once    sync.Once
-
-	mu      sync.Mutex
-	window  *quorum.Window
-	queue   []piece // encoded frames, bounded by the window
-	small   int     // index in queue of the buffer that small frames join; valid while tail is set
-	tail    bool
-	spares  [][]byte // empty chunks to encode into
-	err     error    // why the writer is dead
-	closing bool
-	changed chan struct{} // closed and replaced at each change
-}
-
-const (
-	chunkBytes = 64 << 10 // small frames join one chunk
-	copyMax    = 8 << 10  // payloads up to here are copied behind their frame's head
-)
-
-// piece is a part of the byte stream to the node.
-type piece struct {
-	bytes []byte
-	chunk bool // the writer's own, to be used again; else a payload
-}
+func (w *writer) now() time.Duration { return time.Since(w.began) }
 
 func (w *writer) Epoch() log.Epoch { return w.epoch }
 
 func (w *writer) Bounds() log.Bounds {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return log.Bounds{First: w.first, LAC: w.window.Confirmed(), LSO: w.window.LSO(), Epoch: w.epoch}
+	return log.Bounds{First: w.first, LAC: w.core.Confirmed(), LSO: w.core.LSO(), Epoch: w.epoch}
 }
 
 func (w *writer) Append(ctx context.Context, d log.Draft) (log.Offset, error) {
 	if len(d.Payload) == 0 || len(d.Payload) > log.MaxPayload {
 		return 0, fmt.Errorf("stream %q: append of %d bytes: %w", w.stream, len(d.Payload), log.ErrTooLarge)
 	}
-	sum := segment.Checksum(d.Payload)
+	a := wire.Append{
+		Time: time.Now().UnixMicro(), Topic: d.Topic, Ends: d.EndsTransaction,
+		Checksum: segment.Checksum(d.Payload), Payload: d.Payload,
+	}
 	size := len(d.Payload) + wire.AppendOverhead
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -111,29 +108,30 @@ func (w *writer) Append(ctx context.Context, d log.Draft) (log.Offset, error) {
 		if err := w.openLocked(); err != nil {
 			return 0, err
 		}
-		if f := w.window.InFlight(); f == 0 || f+int64(size) <= w.client.cfg.WindowBytes {
+		if f := w.core.InFlight(); f == 0 || f+int64(size) <= w.client.cfg.WindowBytes {
 			break
 		}
-		changed := w.changed
+		if w.room == nil {
+			w.room = make(chan struct{})
+		}
+		room := w.room
 		w.mu.Unlock()
 		select {
-		case <-changed:
+		case <-room:
 			w.mu.Lock()
 		case <-ctx.Done():
 			w.mu.Lock()
 			return 0, ctx.Err()
 		}
 	}
-	o := w.window.Append(size, d.EndsTransaction)
-	w.encodeLocked(&wire.Append{
-		Offset: o, LAC: w.window.Confirmed(), Time: time.Now().UnixMicro(), Topic: d.Topic, Ends: d.EndsTransaction,
-		Checksum: sum, Payload: d.Payload,
-	})
-	select {
-	case w.work <- struct{}{}:
-	default:
+	a.LAC = w.core.Confirmed()
+	w.told = a.LAC
+	a.Offset = w.core.Append(size, d.EndsTransaction)
+	w.ring.add(&a)
+	for _, s := range w.seats {
+		s.wakeLocked()
 	}
-	return o, nil
+	return a.Offset, nil
 }
 
 func (w *writer) openLocked() error {
@@ -146,141 +144,71 @@ func (w *writer) openLocked() error {
 	return nil
 }
 
-// encodeLocked queues the frame. Small ones share a chunk, so that a crowd of
-// them leaves in one write; the payload of a large one is sent from where it is.
-func (w *writer) encodeLocked(a *wire.Append) {
-	need := wire.AppendOverhead
-	if len(a.Payload) <= copyMax {
-		need += len(a.Payload)
+// confirmedLocked follows a change of what is confirmed.
+func (w *writer) confirmedLocked() {
+	w.waiters.release(w.core.Confirmed())
+	if w.room != nil {
+		close(w.room)
+		w.room = nil
 	}
-	if !w.tail || len(w.queue[w.small].bytes)+need > chunkBytes {
-		w.small, w.tail = len(w.queue), true
-		w.queue = append(w.queue, piece{w.chunkLocked(), true})
+	if !w.armed && w.announceLocked() { // which starts the machine's clock
+		w.armed = true
+		signal(w.announce)
 	}
-	b := &w.queue[w.small].bytes
-	*b = wire.EncodeAppend(*b, a)
-	if len(a.Payload) <= copyMax {
-		*b = append(*b, a.Payload...)
+}
+
+// trimLocked gives up entries that nobody needs any more, or that there is no
+// room for, and the members that miss them.
+func (w *writer) trimLocked() {
+	before := w.ring.first()
+	w.ring.trim(w.core.Needed(), w.core.Confirmed(), w.client.cfg.RetainBytes)
+	kept := w.ring.first()
+	if kept == before {
 		return
 	}
-	w.queue = append(w.queue, piece{a.Payload, false})
-	w.tail = false
-}
-
-func (w *writer) chunkLocked() []byte {
-	if n := len(w.spares); n > 0 {
-		c := w.spares[n-1]
-		w.spares = w.spares[:n-1]
-		return c
-	}
-	return make([]byte, 0, chunkBytes)
-}
-
-// pump sends what is queued.
-func (w *writer) pump() {
-	var idle []piece
-	var list net.Buffers
-	for {
-		select {
-		case <-w.work:
-		case <-w.stop:
-			return
-		}
-		w.mu.Lock()
-		queue := w.queue
-		if len(queue) == 0 { // an earlier turn sent it
-			w.mu.Unlock()
-			continue
-		}
-		w.queue, w.tail = idle, false
-		w.mu.Unlock()
-		list = list[:0]
-		for _, p := range queue {
-			list = append(list, p.bytes)
-		}
-		if err := w.session.SendBuffers(list); err != nil {
-			w.end(fmt.Errorf("send: %w", err))
-			return
-		}
-		w.mu.Lock()
-		for _, p := range queue {
-			if p.chunk && len(w.spares) < int(w.client.cfg.WindowBytes/chunkBytes) {
-				w.spares = append(w.spares, p.bytes[:0])
-			}
-		}
-		w.mu.Unlock()
-		clear(queue)
-		idle = queue[:0]
-	}
-}
-
-// listen takes acknowledgements until the connection ends.
-func (w *writer) listen() {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	for {
-		k, body, err := w.session.Next(ctx, wire.ControlMax)
-		if err != nil {
-			w.end(err)
-			return
-		}
-		switch k {
-		case wire.KindAck:
-			var m wire.Ack
-			if err := wire.Decode(&m, body); err != nil {
-				w.end(err)
-				return
-			}
-			if err := w.acked(m.Last); err != nil {
-				w.end(err)
-				return
-			}
-		case wire.KindError:
-			var m wire.Error
-			if err := wire.Decode(&m, body); err != nil {
-				w.end(err)
-				return
-			}
-			w.end(m.Err())
-			return
-		default:
-			w.end(fmt.Errorf("%v to a writer: %w", k, log.ErrProtocol))
-			return
+	w.core.Kept(kept, func(i int) log.Offset { return w.seats[i].next - 1 }, w.now())
+	for i, s := range w.seats {
+		if w.core.State(i) == quorum.Out && s.session != nil {
+			s.session.cut()
+			signal(w.look)
 		}
 	}
 }
 
-func (w *writer) acked(last log.Offset) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	more, err := w.window.Acked(0, last)
-	if more {
-		w.wakeLocked()
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
-	return err
 }
 
-func (w *writer) wakeLocked() {
-	close(w.changed)
-	w.changed = make(chan struct{})
-}
-
-// end makes the writer dead and wakes everyone. What is not confirmed has an
-// unknown outcome, and the error says so.
-func (w *writer) end(err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+// failLocked makes the writer dead and wakes everyone. What is not confirmed has
+// an unknown outcome, and Wait says so.
+func (w *writer) failLocked(err error) {
 	if w.err == nil {
-		if err == nil {
-			err = log.ErrClosed
-		}
-		if !isReply(err) && !errors.Is(err, log.ErrClosed) {
-			err = fmt.Errorf("%w: connection to node %s: %w", log.ErrUnavailable, w.session.node, err)
-		}
 		w.err = fmt.Errorf("writer of stream %q at epoch %d: %w", w.stream, w.epoch, err)
 	}
-	w.wakeLocked()
+	w.waiters.releaseAll()
+	if w.room != nil {
+		close(w.room)
+		w.room = nil
+	}
+	for _, s := range w.seats {
+		s.leaveLocked()
+	}
+	for _, s := range w.prepared {
+		s.leaveLocked()
+	}
 	w.once.Do(func() { close(w.stop) })
+}
+
+// coreFailedLocked follows an error of the machine.
+func (w *writer) coreFailedLocked() bool {
+	err := w.core.Err()
+	if err != nil {
+		w.failLocked(err)
+	}
+	return err != nil
 }
 
 func (w *writer) Wait(ctx context.Context, o log.Offset) (log.Ack, error) { return w.wait(ctx, o, nil) }
@@ -290,31 +218,78 @@ func (w *writer) wait(ctx context.Context, o log.Offset, quit <-chan struct{}) (
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for {
-		if o <= w.window.Confirmed() {
-			return log.Ack{Offset: o, Protected: true}, nil
+		if o <= w.core.Confirmed() {
+			return log.Ack{Offset: o, Protected: w.core.Protected(o)}, nil
 		}
-		if o >= w.window.Next() {
-			return log.Ack{}, fmt.Errorf("stream %q: wait for entry %d, the next one is %d: %w", w.stream, o, w.window.Next(), log.ErrProtocol)
+		if o >= w.core.Next() {
+			return log.Ack{}, fmt.Errorf("stream %q: wait for entry %d, the next one is %d: %w", w.stream, o, w.core.Next(), log.ErrProtocol)
 		}
 		if w.err != nil {
 			return log.Ack{}, fmt.Errorf("stream %q: entry %d: %w: %w", w.stream, o, log.ErrUnknown, w.err)
 		}
-		changed := w.changed
+		x := w.waiters.add(o)
 		w.mu.Unlock()
 		select {
-		case <-changed:
+		case <-x.released:
 			w.mu.Lock()
+			w.waiters.done(x)
 		case <-ctx.Done():
 			w.mu.Lock()
+			w.waiters.remove(x)
 			return log.Ack{}, ctx.Err()
 		case <-quit:
 			w.mu.Lock()
+			w.waiters.remove(x)
 			return log.Ack{}, fmt.Errorf("stream %q: entry %d: %w: log client: %w", w.stream, o, log.ErrUnknown, log.ErrClosed)
 		}
 	}
 }
 
-// Close waits for what is in flight, or for the writer's or the client's end.
+// announcer sends the LAC by itself once nothing was appended for a while.
+func (w *writer) announcer() {
+	t := time.NewTimer(time.Hour)
+	defer t.Stop()
+	for {
+		select {
+		case <-w.announce:
+		case <-w.stop:
+			return
+		}
+		for again := true; again; {
+			t.Reset(announceAfter)
+			select {
+			case <-t.C:
+			case <-w.stop:
+				return
+			}
+			w.mu.Lock()
+			again = w.announceLocked()
+			w.armed = again
+			w.mu.Unlock()
+		}
+	}
+}
+
+const announceAfter = time.Millisecond
+
+// announceLocked tells the members the LAC when it is due, and says whether to
+// look again.
+func (w *writer) announceLocked() (again bool) {
+	lac, due := w.core.IdleLAC(w.now())
+	if !due {
+		return w.told != lac && w.err == nil
+	}
+	w.told = lac
+	for _, s := range w.seats {
+		s.lac = lac
+		s.wakeLocked()
+	}
+	return false
+}
+
+// Close waits for what is in flight, as long as something becomes confirmed within
+// Config.RequestTimeout, or for the writer's or the client's end. Then it ends the
+// segment: the next writer finds nothing to recover.
 func (w *writer) Close() error {
 	w.mu.Lock()
 	if w.closing {
@@ -323,16 +298,40 @@ func (w *writer) Close() error {
 		return nil
 	}
 	w.closing = true
-	w.wakeLocked()
-	last := w.window.Next() - 1
+	last := w.core.Next() - 1
+	if w.room != nil {
+		close(w.room)
+		w.room = nil
+	}
 	w.mu.Unlock()
-	_, err := w.wait(context.Background(), last, w.client.closed)
-	w.end(nil)
-	w.session.close()
+	err := w.drain(last)
+	if err == nil && w.client.alive() == nil {
+		w.finish()
+	}
+	w.mu.Lock()
+	w.failLocked(log.ErrClosed)
+	w.mu.Unlock()
 	w.loops.Wait()
 	w.client.disown(w)
 	if err != nil {
 		return fmt.Errorf("close writer: %w", err)
 	}
 	return nil
+}
+
+// drain waits until everything up to last is confirmed, or nothing moves.
+func (w *writer) drain(last log.Offset) error {
+	for {
+		before := w.Bounds().LAC
+		ctx, cancel := context.WithTimeout(context.Background(), w.client.cfg.RequestTimeout)
+		_, err := w.wait(ctx, last, w.client.closed)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+		if w.Bounds().LAC == before {
+			return fmt.Errorf("stream %q: entries from %d to %d were not confirmed within %v: %w: %w",
+				w.stream, before+1, last, w.client.cfg.RequestTimeout, log.ErrUnknown, log.ErrUnavailable)
+		}
+	}
 }

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -18,20 +20,25 @@ import (
 )
 
 // conn is one connection. After the greeting it takes requests; an Attach makes
-// it an append connection, a Read a read connection, for the rest of its life.
+// it an append connection, a Read or a Copy a read connection, a Raft a byte
+// stream, for the rest of its life.
 type conn struct {
-	node *Node
-	link *link.Link
-	log  zerolog.Logger
-	once sync.Once
-	gone chan struct{} // closed by drop
+	node  *Node
+	raw   net.Conn
+	link  *link.Link
+	log   zerolog.Logger
+	hello wire.Hello
+	once  sync.Once
+	gone  chan struct{} // closed by drop
+	// flowing: it carries entries or a byte stream, not requests.
+	flowing atomic.Bool
 }
 
 func newConn(n *Node, raw net.Conn) *conn {
 	return &conn{
-		node: n, gone: make(chan struct{}), log: n.log.With().Stringer("peer", raw.RemoteAddr()).Logger(),
+		node: n, raw: raw, gone: make(chan struct{}), log: n.log.With().Stringer("peer", raw.RemoteAddr()).Logger(),
 		link: link.New(raw, link.Options{
-			Idle: n.cfg.HandshakeTimeout, Ping: n.cfg.IdleTimeout / 4, Write: n.cfg.WriteTimeout, Memory: n.memory,
+			Idle: n.cfg.HandshakeTimeout, Ping: n.cfg.IdleTimeout / 4, Write: n.cfg.WriteTimeout, Memory: n.memory, Small: true,
 		}),
 	}
 }
@@ -50,10 +57,16 @@ func (c *conn) serve(ctx context.Context) {
 	var alive sync.WaitGroup
 	defer alive.Wait()
 	defer c.drop()
+	stop := make(chan struct{}) // closed when the connection is no longer one of frames
 	err := c.greet(ctx)
 	if err == nil {
-		alive.Go(func() { c.link.KeepAlive(c.gone) })
+		alive.Go(func() { c.link.KeepAlive(stop) })
 		err = c.requests(ctx)
+	}
+	close(stop)
+	if errors.Is(err, errRaft) {
+		alive.Wait() // no Ping may get into the byte stream
+		err = c.raft(ctx)
 	}
 	c.link.Free()
 	c.farewell(err)
@@ -76,6 +89,9 @@ func (c *conn) farewell(err error) {
 		c.node.mu.Unlock()
 		c.log.Warn().Err(err).Msg("log connection dropped: the peer does not speak the protocol")
 		_ = c.link.Send(wire.ErrorOf(err)) // best effort, it is being dropped
+	case errors.Is(err, log.ErrGeneration), errors.Is(err, log.ErrIdentity):
+		c.log.Warn().Err(err).Msg("log connection refused")
+		_ = c.link.Send(wire.ErrorOf(err)) // best effort, it is being dropped
 	default:
 		c.log.Info().Err(err).Msg("log connection lost")
 		_ = c.link.Send(wire.ErrorOf(err)) // best effort, it is being dropped
@@ -90,18 +106,21 @@ func (c *conn) greet(ctx context.Context) error {
 	if k != wire.KindHello {
 		return fmt.Errorf("%v before Hello: %w", k, log.ErrProtocol)
 	}
-	var hello wire.Hello
-	if err := wire.Decode(&hello, body); err != nil {
+	if err := wire.Decode(&c.hello, body); err != nil {
 		return err
 	}
-	v, err := hello.Negotiate()
+	v, err := c.hello.Negotiate()
 	if err != nil {
 		return err
 	}
-	c.log = c.log.With().Str("client", printable(hello.Client)).Logger()
+	c.log = c.log.With().Str("client", printable(c.hello.Client)).Logger()
+	if err := c.node.welcome(&c.hello); err != nil {
+		return err
+	}
 	c.link.SetIdle(c.node.cfg.IdleTimeout, c.node.cfg.IdleTimeout/4)
 	return c.link.Send(&wire.Welcome{
-		Version: v, Node: c.node.cfg.Name, UUID: c.node.store.UUID(), IdleMS: uint32(c.node.cfg.IdleTimeout / time.Millisecond),
+		Version: v, Node: c.node.cfg.Name, UUID: c.node.store.UUID(), City: c.node.cfg.City,
+		Generation: c.node.store.Generation(), IdleMS: uint32(c.node.cfg.IdleTimeout / time.Millisecond),
 	})
 }
 
@@ -113,12 +132,22 @@ func printable(s string) string {
 	return s
 }
 
+// errRaft says that the connection becomes a byte stream.
+var errRaft = errors.New("raft")
+
 // requests answers one request after the other.
 func (c *conn) requests(ctx context.Context) error {
 	for {
 		k, body, err := c.link.Next(ctx, wire.ControlMax)
 		if err != nil {
 			return err
+		}
+		switch k {
+		case wire.KindAttach, wire.KindRead, wire.KindCopy, wire.KindRaft:
+			c.flowing.Store(true)
+			if err := c.node.serving(); err != nil {
+				return c.refuse(err)
+			}
 		}
 		switch k {
 		case wire.KindAttach:
@@ -133,6 +162,20 @@ func (c *conn) requests(ctx context.Context) error {
 				return err
 			}
 			return c.reads(ctx, m)
+		case wire.KindCopy:
+			var m wire.Copy
+			if err := wire.Decode(&m, body); err != nil {
+				return err
+			}
+			return c.copies(ctx, m)
+		case wire.KindRaft:
+			if err := wire.Decode(&wire.Raft{}, body); err != nil {
+				return err
+			}
+			if c.hello.Purpose != wire.PurposeNode {
+				return fmt.Errorf("raft from %q, which is no node: %w", printable(c.hello.Client), log.ErrProtocol)
+			}
+			return errRaft
 		}
 		reply, err := c.answer(ctx, k, body)
 		if err != nil {
@@ -148,87 +191,102 @@ func (c *conn) requests(ctx context.Context) error {
 }
 
 func (c *conn) answer(ctx context.Context, k wire.Kind, body []byte) (wire.Message, error) {
-	store := c.node.store
+	n := c.node
+	if k == wire.KindAdmin {
+		var m wire.Admin
+		if err := wire.Decode(&m, body); err != nil {
+			return nil, err
+		}
+		response, err := n.admin(ctx, m.Verb, slices.Clone(m.Request))
+		return &wire.AdminOK{Response: response}, err
+	}
+	if err := n.serving(); err != nil {
+		return nil, err
+	}
 	switch k {
 	case wire.KindSeal:
 		var m wire.Seal
 		if err := wire.Decode(&m, body); err != nil {
 			return nil, err
 		}
-		_, s, err := store.Fence(ctx, m.Stream, m.Epoch, m.Create)
-		if err != nil {
+		return c.seal(ctx, m)
+	case wire.KindClose:
+		var m wire.Close
+		if err := wire.Decode(&m, body); err != nil {
 			return nil, err
 		}
-		return &wire.Sealed{Segment: s.Segment, Last: s.Last, Bounds: s.Bounds}, nil
+		return &wire.Done{}, n.closeReplica(ctx, segment.ID{Stream: m.Stream, Segment: m.Segment}, m.Last, m.LSO)
 	case wire.KindBounds:
 		var m wire.Bounds
 		if err := wire.Decode(&m, body); err != nil {
 			return nil, err
 		}
-		st, err := store.Stream(m.Stream)
-		if err != nil {
-			return nil, err
-		}
-		return &wire.BoundsOK{Bounds: st.Bounds()}, nil
+		b, err := n.bounds(ctx, m.Stream)
+		return &wire.BoundsOK{Bounds: b}, err
 	case wire.KindStreams:
 		if err := wire.Decode(&wire.Streams{}, body); err != nil {
 			return nil, err
 		}
-		return &wire.StreamsOK{Names: store.Streams()}, nil
-	case wire.KindCursors:
-		var m wire.Cursors
+		names, err := n.meta().Streams(ctx)
+		return &wire.StreamsOK{Names: names}, err
+	case wire.KindMeta:
+		var m wire.Meta
 		if err := wire.Decode(&m, body); err != nil {
 			return nil, err
 		}
-		st, err := store.Stream(m.Stream)
-		if err != nil {
-			return nil, err
-		}
-		return &wire.CursorsOK{Cursors: st.Cursors()}, nil
-	case wire.KindStoreCursor:
-		var m wire.StoreCursor
-		if err := wire.Decode(&m, body); err != nil {
-			return nil, err
-		}
-		st, err := store.Stream(m.Stream)
-		if err != nil {
-			return nil, err
-		}
-		return &wire.Done{}, st.StoreCursor(m.Cursor)
+		return &wire.MetaOK{Response: n.meta().Handle(ctx, slices.Clone(m.Request))}, nil
 	}
 	return nil, fmt.Errorf("%v is not a request: %w: %w", k, wire.ErrFrame, log.ErrProtocol)
+}
+
+func (c *conn) seal(ctx context.Context, m wire.Seal) (wire.Message, error) {
+	n := c.node
+	if err := n.takes(&m.Descriptor); err != nil {
+		return nil, err
+	}
+	s, err := n.store.Seal(ctx, m.Descriptor, m.Epoch)
+	if rep, repErr := n.store.Replica(segment.ID{Stream: m.Descriptor.Stream, Segment: m.Descriptor.Segment}); repErr == nil {
+		n.shelf.row(m.Descriptor.Stream, true).put(rep)
+		if err == nil && s.Closed {
+			info := rep.Info()
+			return &wire.Sealed{Last: s.Last, LAC: s.LAC, LSO: s.LSO, Closed: true, End: info.Last, EndLSO: info.LSO}, nil
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &wire.Sealed{Last: s.Last, LAC: s.LAC, LSO: s.LSO, Closed: s.Closed}, nil
 }
 
 // appends serves an append connection. What was acknowledged is durable; when the
 // connection ends, the rest stays queued and becomes durable or not.
 func (c *conn) appends(ctx context.Context, m wire.Attach) error {
-	st, err := c.node.store.Stream(m.Stream)
-	if err != nil {
+	n := c.node
+	if err := n.takes(&m.Descriptor); err != nil {
 		return c.refuse(err)
 	}
-	p, _, err := st.Progress(m.Epoch)
-	if err == nil {
-		err = p.Err
-	}
+	rep, last, err := n.store.Attach(ctx, m.Descriptor, m.Epoch)
 	if err != nil {
 		return c.refuse(fmt.Errorf("attach: %w", err))
 	}
-	if err := c.link.Send(&wire.Attached{Last: p.Last}); err != nil {
+	n.shelf.row(m.Descriptor.Stream, true).put(rep)
+	if err := c.link.Send(&wire.Attached{Last: last}); err != nil {
 		return err
 	}
-	c.node.count(&c.node.writers, 1)
-	defer c.node.count(&c.node.writers, -1)
+	c.link.Grow()
+	n.count(&n.writers, 1)
+	defer n.count(&n.writers, -1)
 
 	ctx, cancel := context.WithCancel(ctx)
 	acked := make(chan error, 1) // the acker's end, read once below
 	go func() {
-		err := c.acks(ctx, st, m.Epoch, p.Last)
+		err := c.acks(ctx, rep, m.Epoch, last)
 		if err != nil {
 			c.drop() // wake the reading side
 		}
 		acked <- err
 	}()
-	err = c.takeAppends(ctx, st, m.Epoch)
+	err = c.takeAppends(ctx, rep, m.Epoch)
 	if !errors.Is(err, io.EOF) && ctx.Err() == nil {
 		_ = c.link.Send(wire.ErrorOf(err)) // the peer learns it from the lost connection otherwise
 	}
@@ -244,7 +302,7 @@ func (c *conn) refuse(err error) error {
 	return errors.Join(c.link.Send(wire.ErrorOf(err)), io.EOF)
 }
 
-func (c *conn) takeAppends(ctx context.Context, st *segment.Stream, epoch log.Epoch) error {
+func (c *conn) takeAppends(ctx context.Context, rep *segment.Replica, epoch log.Epoch) error {
 	var m wire.Append
 	for {
 		k, body, err := c.link.Next(ctx, wire.BodyMax)
@@ -256,7 +314,7 @@ func (c *conn) takeAppends(ctx context.Context, st *segment.Stream, epoch log.Ep
 			if err := wire.DecodeAppend(&m, body); err != nil {
 				return err
 			}
-			err := st.Append(ctx, &segment.Append{
+			err := rep.Append(ctx, &segment.Append{
 				Epoch: epoch, Offset: m.Offset, LAC: m.LAC, Topic: m.Topic, Ends: m.Ends, Time: m.Time,
 				Checksum: m.Checksum, Payload: m.Payload,
 			})
@@ -268,7 +326,7 @@ func (c *conn) takeAppends(ctx context.Context, st *segment.Stream, epoch log.Ep
 			if err := wire.Decode(&m, body); err != nil {
 				return err
 			}
-			if err := st.Confirm(epoch, m.LAC); err != nil {
+			if err := rep.Confirm(epoch, m.LAC); err != nil {
 				return err
 			}
 		default:
@@ -278,14 +336,15 @@ func (c *conn) takeAppends(ctx context.Context, st *segment.Stream, epoch log.Ep
 }
 
 // acks tells the writer what became durable, one message per group commit.
-func (c *conn) acks(ctx context.Context, st *segment.Stream, epoch log.Epoch, sent log.Offset) error {
+func (c *conn) acks(ctx context.Context, rep *segment.Replica, epoch log.Epoch, sent log.Offset) error {
 	for {
-		p, changed, err := st.Progress(epoch)
+		p, changed, err := rep.Progress(epoch)
 		if p.Last > sent {
 			if err := c.link.Send(&wire.Ack{Last: p.Last}); err != nil {
 				return err
 			}
 			sent = p.Last
+			c.node.governor.appended()
 		}
 		if err == nil {
 			err = p.Err
@@ -299,4 +358,70 @@ func (c *conn) acks(ctx context.Context, st *segment.Stream, epoch log.Epoch, se
 			return nil
 		}
 	}
+}
+
+// copies serves one replica's entries for recovery and repair, up to a place that
+// is named.
+func (c *conn) copies(ctx context.Context, m wire.Copy) error {
+	rep, err := c.node.store.Replica(segment.ID{Stream: m.Stream, Segment: m.Segment})
+	if err != nil {
+		return c.refuse(err)
+	}
+	d, info := rep.Descriptor(), rep.Info()
+	bounds := log.Bounds{First: d.First, LAC: info.LAC, LSO: info.LSO, Epoch: d.Epoch}
+	if m.Raw {
+		bounds.LAC = info.Held
+	}
+	if err := c.link.Send(&wire.Reading{Bounds: bounds}); err != nil {
+		return err
+	}
+	return c.flow(ctx, m.Credit, func(ctx context.Context, window *credit) error {
+		return c.pushCopy(ctx, rep, m, bounds, window)
+	})
+}
+
+func (c *conn) pushCopy(ctx context.Context, rep *segment.Replica, m wire.Copy, bounds log.Bounds, window *credit) error {
+	var entries []segment.Stored
+	var buf, out []byte
+	var msg wire.Data
+	q := segment.Query{From: m.From, To: m.To, Unconfirmed: m.Raw, BytesMax: pushBytes}
+	if info := rep.Info(); info.Compacted {
+		q.Topics = info.Kept // the rest is not there for anyone
+	}
+	for q.From < m.To {
+		for window.left() <= 0 {
+			select {
+			case <-window.more:
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		var next log.Offset
+		var err error
+		entries, buf, next, err = rep.Read(q, entries, buf)
+		if err == nil && len(entries) == 0 && next == q.From {
+			err = fmt.Errorf("stream %q segment %d: entry %d: %w", m.Stream, m.Segment, q.From, log.ErrElsewhere)
+		}
+		if err != nil {
+			return errors.Join(err, c.link.Send(wire.ErrorOf(err)))
+		}
+		q.From = next
+		if len(entries) == 0 {
+			continue
+		}
+		msg.Next, msg.Bounds, msg.Entries = next, bounds, msg.Entries[:0]
+		for i := range entries {
+			msg.Entries = append(msg.Entries, wire.Stored(entries[i]))
+		}
+		out = wire.Encode(out[:0], &msg)
+		window.use(len(out))
+		if err := c.link.SendBuffers(net.Buffers{out}); err != nil {
+			return err
+		}
+	}
+	if err := c.link.Send(&wire.Tail{Next: m.To, Bounds: bounds}); err != nil {
+		return err
+	}
+	<-ctx.Done() // the reader goes when it has taken it
+	return nil
 }

@@ -32,6 +32,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
 		serveChild(dir)
 	}
+	if spec := os.Getenv(readersChild); spec != "" {
+		runReaders(spec)
+	}
 	goleak.VerifyTestMain(m)
 }
 
@@ -149,10 +152,10 @@ func TestKill9(t *testing.T) {
 		}
 		time.Sleep(time.Duration(20+r.IntN(150)) * time.Millisecond)
 		c.kill(t)
-		all.Wait()
-		if err := l.Close(); err != nil {
+		if err := l.Close(); err != nil { // writers would wait for the node to come back
 			t.Fatal(err)
 		}
+		all.Wait()
 	}
 	t.Logf("RESULT kills=%d verified=%d confirmed=%v lost=0", lives, total, confirmed)
 }

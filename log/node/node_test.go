@@ -30,6 +30,9 @@ func start(t testing.TB, c node.Config) *running {
 	if c.Dir == "" {
 		c.Dir = t.TempDir()
 	}
+	if c.FS != nil && c.MetaDir == "" {
+		c.MetaDir = t.TempDir()
+	}
 	if c.FileBytes == 0 {
 		c.FileBytes = 4 << 20
 	}
@@ -73,40 +76,29 @@ func dial(t testing.TB, c client.Config) *client.Client {
 	return l
 }
 
-func TestEmbeddedConformance(t *testing.T) {
-	conformance.Run(t, func(t *testing.T) log.Log {
-		l := start(t, node.Config{}).Log()
-		t.Cleanup(func() { _ = l.Close() })
-		return l
-	})
-}
-
-func TestClientConformance(t *testing.T) {
-	conformance.Run(t, func(t *testing.T) log.Log {
-		n := start(t, node.Config{Listen: "127.0.0.1:0"})
-		return dial(t, client.Config{Nodes: []string{n.Addr().String()}})
-	})
-}
-
 // crasher runs nodes on a disk in memory. A crash takes the disk as it is, page
 // cache included, and goes on with the copy.
 type crasher struct {
-	disk *vfs.Disk
-	node *running
-	wrap func(t *testing.T, n *running) log.Log
+	disk   *vfs.Disk
+	meta   string // directory of the metadata, which is on a real disk
+	listen string // the same in every life
+	node   *running
+	wrap   func(t *testing.T, n *running) log.Log
 }
 
 func (c *crasher) open(t *testing.T) log.Log {
-	c.disk = vfs.NewDisk()
+	c.disk, c.meta, c.listen = vfs.NewDisk(), t.TempDir(), "127.0.20.1:0"
 	return c.start(t)
 }
 
 func (c *crasher) start(t *testing.T) log.Log {
-	c.node = start(t, node.Config{Dir: "/log", FileBytes: 1 << 20, FS: c.disk, Listen: "127.0.0.1:0"})
+	c.node = start(t, node.Config{Dir: "/log", FileBytes: 1 << 20, FS: c.disk, MetaDir: c.meta, Listen: c.listen})
+	c.listen = c.node.Addr().String()
 	return c.wrap(t, c.node)
 }
 
-func (c *crasher) crash(t *testing.T, _ log.Log) log.Log {
+func (c *crasher) crash(t *testing.T, l log.Log) log.Log {
+	_ = l.Close() // nobody hears of what is confirmed after the picture is taken
 	c.disk = c.disk.Restart()
 	if err := c.node.stop(); err != nil {
 		t.Fatal(err)

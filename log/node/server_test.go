@@ -22,6 +22,7 @@ import (
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/client"
 	"github.com/twinspan/twinspan/log/node"
+	"github.com/twinspan/twinspan/log/quorum"
 	"github.com/twinspan/twinspan/log/vfs"
 	"github.com/twinspan/twinspan/log/wire"
 )
@@ -78,7 +79,7 @@ func raw(t *testing.T, n *running) net.Conn {
 }
 
 func hello() []byte {
-	return wire.Encode(nil, &wire.Hello{VersionMin: wire.VersionMin, VersionMax: wire.VersionMax, Client: "test"})
+	return wire.Encode(nil, &wire.Hello{VersionMin: wire.VersionMin, VersionMax: wire.VersionMax, Purpose: wire.PurposeClient, Client: "test"})
 }
 
 // TestBadPeers sends what no client would. The connection ends, the reason is in
@@ -109,8 +110,7 @@ func TestBadPeers(t *testing.T) {
 		{"future version", future, "versions 200 to 300"},
 		{"two greetings", append(hello(), hello()...), "not a request"},
 		{"append without attach", append(hello(), wire.Encode(nil, &wire.Append{Payload: []byte("x")})...), "not a request"},
-		{"credit beyond reason", append(append(hello(), wire.Encode(nil, &wire.Seal{Stream: "x", Create: true})...),
-			wire.Encode(nil, &wire.Read{Stream: "x", Credit: 1 << 60})...), "credit"},
+		{"credit beyond reason", append(hello(), wire.Encode(nil, &wire.Read{Stream: "s", Credit: 1 << 60})...), "credit"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n, out := startLogged(t, node.Config{})
@@ -152,11 +152,14 @@ func TestLyingLengths(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	attach := append(hello(), wire.Encode(nil, &wire.Seal{Stream: "s", Create: true})...)
+	d := quorum.Descriptor{
+		Stream: "s", Segment: 1, FirstLSO: log.None, Epoch: 1, Generation: 1, Rule: quorum.NodeRule{Total: 1},
+		Members: []quorum.Member{{Node: "a1", UUID: n.Stats().UUID, City: "local"}},
+	}
 	for i := range 64 {
 		c := raw(t, n)
-		frames := append([]byte(nil), attach...)
-		frames = append(frames, wire.Encode(nil, &wire.Attach{Stream: "s", Epoch: log.Epoch(i + 1)})...)
+		frames := hello()
+		frames = append(frames, wire.Encode(nil, &wire.Attach{Descriptor: d, Epoch: log.Epoch(i + 1)})...)
 		head := make([]byte, wire.HeaderSize)
 		binary.LittleEndian.PutUint32(head, log.MaxPayload)
 		head[4] = byte(wire.KindAppend)
@@ -226,8 +229,8 @@ func TestConnectionCap(t *testing.T) {
 // TestReaderComesBack cuts a reader's connections again and again and restarts
 // the node: no entry is skipped or seen twice.
 func TestReaderComesBack(t *testing.T) {
-	disk := vfs.NewDisk()
-	n := start(t, node.Config{Dir: "/log", FS: disk, Listen: "127.0.0.1:0"})
+	disk, metaDir := vfs.NewDisk(), t.TempDir()
+	n := start(t, node.Config{Dir: "/log", FS: disk, MetaDir: metaDir, Listen: "127.0.0.1:0"})
 	var address atomic.Value
 	address.Store(n.Addr().String())
 	var mu sync.Mutex
@@ -286,7 +289,7 @@ func TestReaderComesBack(t *testing.T) {
 			if err := n.stop(); err != nil {
 				t.Fatal(err)
 			}
-			n = start(t, node.Config{Dir: "/log", FS: disk.Restart(), Listen: "127.0.0.1:0"})
+			n = start(t, node.Config{Dir: "/log", FS: disk.Restart(), MetaDir: metaDir, Listen: "127.0.0.1:0"})
 			address.Store(n.Addr().String())
 			if w, err = n.Log().OpenWriter(context.Background(), "s"); err != nil {
 				t.Fatal(err)
@@ -305,7 +308,7 @@ func TestReaderComesBack(t *testing.T) {
 // TestReaderGivesUp stops the node for good.
 func TestReaderGivesUp(t *testing.T) {
 	n := start(t, node.Config{Listen: "127.0.0.1:0"})
-	l := dial(t, client.Config{Nodes: []string{n.Addr().String()}, ReconnectFor: 100 * time.Millisecond})
+	l := dial(t, client.Config{Nodes: []string{n.Addr().String()}, ReconnectFor: 100 * time.Millisecond, OpenFor: 300 * time.Millisecond, RequestTimeout: 300 * time.Millisecond})
 	w, err := l.OpenWriter(context.Background(), "s")
 	if err != nil {
 		t.Fatal(err)
@@ -320,11 +323,14 @@ func TestReaderGivesUp(t *testing.T) {
 	if _, err := rd.Next(context.Background()); !errors.Is(err, log.ErrUnavailable) {
 		t.Fatalf("reader: %v", err)
 	}
-	o, err := w.Append(context.Background(), log.Draft{Topic: log.TopicData, Payload: []byte("x")})
+	// The writer waits: the node may come back.
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	o, err := w.Append(ctx, log.Draft{Topic: log.TopicData, Payload: []byte("x")})
 	if err == nil {
-		_, err = w.Wait(context.Background(), o)
+		_, err = w.Wait(ctx, o)
 	}
-	if !errors.Is(err, log.ErrUnavailable) {
+	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("writer: %v", err)
 	}
 	if _, err := l.Streams(context.Background()); !errors.Is(err, log.ErrUnavailable) {
@@ -333,17 +339,17 @@ func TestReaderGivesUp(t *testing.T) {
 	if _, err := l.OpenWriter(context.Background(), "s"); !errors.Is(err, log.ErrUnavailable) {
 		t.Fatalf("open writer: %v", err)
 	}
-	if err := errors.Join(rd.Close()); err != nil {
+	if err := errors.Join(rd.Close(), l.Close()); err != nil {
 		t.Fatal(err)
 	}
-	_ = w.Close() // it is dead
+	_ = w.Close() // its entry will never be confirmed
 }
 
 // TestDeadDisk lets a sync fail: Run returns the error, everyone is told, and
 // nothing unconfirmed was promised.
 func TestDeadDisk(t *testing.T) {
 	disk := vfs.NewDisk()
-	n, err := node.New(node.Config{Name: "a1", Dir: "/log", FS: disk, FileBytes: 1 << 20, Listen: "127.0.0.1:0", Logger: zerolog.Nop()})
+	n, err := node.New(node.Config{Name: "a1", Dir: "/log", MetaDir: t.TempDir(), FS: disk, FileBytes: 1 << 20, Listen: "127.0.0.1:0", Logger: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -365,13 +371,20 @@ func TestDeadDisk(t *testing.T) {
 		return vfs.Fault{}
 	})
 	for _, w := range ws {
-		o, err := w.Append(context.Background(), log.Draft{Topic: log.TopicData, EndsTransaction: true, Payload: []byte("x")})
+		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+		o, err := w.Append(ctx, log.Draft{Topic: log.TopicData, EndsTransaction: true, Payload: []byte("x")})
 		if err == nil {
-			_, err = w.Wait(context.Background(), o)
+			_, err = w.Wait(ctx, o)
 		}
-		if !errors.Is(err, log.ErrUnknown) && !errors.Is(err, log.ErrUnavailable) && !errors.Is(err, log.ErrClosed) {
-			t.Fatalf("append on a dead disk: %v", err)
+		cancel()
+		if err == nil {
+			t.Fatal("an entry is confirmed on a dead disk")
 		}
+	}
+	if err := l.Close(); err != nil { // the writers would wait for the node to come back
+		t.Fatal(err)
+	}
+	for _, w := range ws {
 		_ = w.Close() // dead
 	}
 	select {
@@ -413,8 +426,8 @@ func TestMetrics(t *testing.T) {
 			t.Fatalf("appends %v", f.Metric[0])
 		}
 	}
-	if series > 300 || n.Stats().Segment.Streams != 100 {
-		t.Fatalf("%d series for %d streams", series, n.Stats().Segment.Streams)
+	if series > 600 || n.Stats().Segment.Replicas != 100 {
+		t.Fatalf("%d series for %d streams", series, n.Stats().Segment.Replicas)
 	}
 }
 

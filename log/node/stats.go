@@ -9,31 +9,54 @@ import (
 
 // Stats is a picture of the node for its status page.
 type Stats struct {
-	Name    string
-	UUID    string
-	Address string // empty without a listener
-	Segment segment.Stats
+	Name       string
+	UUID       string
+	Address    string // empty without a listener
+	City       string
+	State      State
+	Generation uint64
+	Segment    segment.Stats
 
 	Connections int
 	Refused     int64 // connections turned away because too many were open
 	Broken      int64 // connections dropped because they did not speak the protocol
 	Readers     int
 	Writers     int
+	PushedNear  int64         // bytes of entries sent to readers of the node's own city
+	PushedFar   int64         // and of others
+	Repaired    int64         // bytes fetched for repairs
+	Missing     int           // copies that the last round of repair could not make; of the keeper
+	Leader      bool          // the metadata has one, as far as the node knows
+	Peers       []PeerStats   // the other nodes of the cluster
 	Streams     []StreamStats // sorted by name
 }
 
 // StreamStats is one stream of the picture.
 type StreamStats struct {
-	Name    string
-	Bounds  log.Bounds
-	Bytes   int64 // of its kept records
-	Suspect bool  // damage may have taken entries at its end: it takes no writer
-	Cursors []log.Cursor
+	Name     string
+	Bounds   log.Bounds // as far as the node holds it
+	Bytes    int64      // of its records on the node
+	Replicas int
+	Suspect  bool // damage may have taken entries of a replica
+	Cursors  []log.Cursor
+	// By the metadata as the node knows it: windows that are not restored, and
+	// closed segments without the copies that the rule asks for.
+	Windows, Short int
+}
+
+// PeerStats says whether another node answers this one.
+type PeerStats struct {
+	Name, City string
+	Reachable  bool
 }
 
 // Stats is the present picture.
 func (n *Node) Stats() Stats {
-	out := Stats{Name: n.cfg.Name, UUID: n.store.UUID(), Segment: n.store.Stats()}
+	out := Stats{
+		Name: n.cfg.Name, UUID: n.store.UUID(), City: n.cfg.City, Generation: n.generation(), Segment: n.store.Stats(),
+		PushedNear: n.pushedNear.Load(), PushedFar: n.pushedFar.Load(),
+	}
+	out.State, _ = n.standing.state()
 	if n.listener != nil {
 		out.Address = n.listener.Addr().String()
 	}
@@ -41,13 +64,42 @@ func (n *Node) Stats() Stats {
 	out.Connections, out.Refused, out.Broken = len(n.conns), n.refused, n.broken
 	out.Readers, out.Writers = n.readers, n.writers
 	n.mu.Unlock()
-	for _, name := range n.store.Streams() {
-		st, err := n.store.Stream(name)
-		if err != nil {
-			continue // streams are never removed, but a closing store has none
+	n.keeper.mu.Lock()
+	out.Repaired, out.Missing = n.keeper.state.Copied, len(n.keeper.state.Missing)
+	n.keeper.mu.Unlock()
+	out.Leader = n.meta().Status().Leader != ""
+	cities := map[string]string{}
+	for _, c := range n.cfg.Cluster {
+		cities[c.Name] = c.City
+	}
+	for _, p := range n.peers.list() {
+		out.Peers = append(out.Peers, PeerStats{p.Name, cities[p.Name], p.alive})
+	}
+	view := n.view()
+	at := map[string]int{}
+	for _, name := range n.shelf.names() {
+		at[name] = len(out.Streams)
+		s := StreamStats{Name: name}
+		if st, ok := view.Stream(name); ok {
+			s.Cursors, s.Short = st.Cursors, st.Short
+			for _, w := range st.Windows {
+				if w.RestoredAt.IsZero() {
+					s.Windows++
+				}
+			}
 		}
-		s, _, _ := st.Status() // of a dead journal, too
-		out.Streams = append(out.Streams, StreamStats{Name: name, Bounds: s.Bounds, Bytes: st.Bytes(), Suspect: s.Suspect, Cursors: st.Cursors()})
+		if r := n.shelf.row(name, false); r != nil {
+			s.Bounds, _ = r.bounds() // of a dead journal, too
+		}
+		out.Streams = append(out.Streams, s)
+	}
+	for _, info := range n.store.Replicas() {
+		if i, ok := at[info.Stream]; ok {
+			s := &out.Streams[i]
+			s.Bytes += info.Bytes
+			s.Replicas++
+			s.Suspect = s.Suspect || info.Suspect
+		}
 	}
 	return out
 }
@@ -74,10 +126,20 @@ var (
 	descFull    = desc("out_of_space", "1 while there is no room for the next journal file.")
 	descLAC     = desc("stream_lac", "Last confirmed entry of a stream.", "stream")
 	descFirst   = desc("stream_first", "Oldest entry kept of a stream.", "stream")
-	descStored  = desc("stream_bytes", "Bytes kept of a stream.", "stream")
+	descStored  = desc("stream_bytes", "Bytes of a stream's records on the node.", "stream")
+	descPushed  = desc("pushed_bytes_total", "Bytes of entries sent to readers, by whether they are of the node's city.", "city")
+	descCopied  = desc("repaired_bytes_total", "Bytes fetched to make replicas whole.")
+	descMissing = desc("missing_copies", "Copies that the last round of repair could not make, at the keeper.")
+	descGen     = desc("generation", "Generation of the cluster as the node knows it.")
+	descWindows = desc("unprotected_windows", "Stretches of a stream that were confirmed without its full rule and are not copied yet.", "stream")
+	descShort   = desc("short_segments", "Closed segments of a stream without the copies that its rule asks for.", "stream")
+	descLeader  = desc("metadata_leader", "1 while the metadata has a leader, as far as the node knows.")
+	descPeer    = desc("peer_reachable", "1 while another node of the cluster answers this one.", "peer", "peer_city")
+	descStands  = desc("quarantined", "1 while the node stands in quarantine.")
 	all         = []*prometheus.Desc{
 		descAppends, descBytes, descSyncs, descSyncSec, descGroup, descReaders, descWriters, descConns, descRefused,
 		descBroken, descDisk, descStreams, descSuspect, descTrimmed, descFull, descLAC, descFirst, descStored,
+		descPushed, descCopied, descMissing, descGen, descStands, descWindows, descShort, descLeader, descPeer,
 	}
 )
 
@@ -120,7 +182,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	put(descRefused, prometheus.CounterValue, float64(s.Refused))
 	put(descBroken, prometheus.CounterValue, float64(s.Broken))
 	put(descDisk, prometheus.GaugeValue, float64(g.DiskBytes))
-	put(descStreams, prometheus.GaugeValue, float64(g.Streams))
+	put(descStreams, prometheus.GaugeValue, float64(len(s.Streams)))
 	put(descSuspect, prometheus.GaugeValue, float64(g.Suspect))
 	put(descTrimmed, prometheus.CounterValue, float64(g.Trimmed))
 	full := 0.0
@@ -128,9 +190,28 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		full = 1
 	}
 	put(descFull, prometheus.GaugeValue, full)
+	put(descPushed, prometheus.CounterValue, float64(s.PushedNear), "own")
+	put(descPushed, prometheus.CounterValue, float64(s.PushedFar), "other")
+	put(descCopied, prometheus.CounterValue, float64(s.Repaired))
+	put(descMissing, prometheus.GaugeValue, float64(s.Missing))
+	put(descGen, prometheus.GaugeValue, float64(s.Generation))
+	flag := func(d *prometheus.Desc, is bool, labels ...string) {
+		v := 0.0
+		if is {
+			v = 1
+		}
+		put(d, prometheus.GaugeValue, v, labels...)
+	}
+	flag(descStands, s.State == StateQuarantined)
+	flag(descLeader, s.Leader)
+	for _, p := range s.Peers {
+		flag(descPeer, p.Reachable, p.Name, p.City)
+	}
 	for _, st := range s.Streams[:min(len(s.Streams), labelledStreams)] {
 		put(descLAC, prometheus.GaugeValue, float64(st.Bounds.LAC), st.Name)
 		put(descFirst, prometheus.GaugeValue, float64(st.Bounds.First), st.Name)
 		put(descStored, prometheus.GaugeValue, float64(st.Bytes), st.Name)
+		put(descWindows, prometheus.GaugeValue, float64(st.Windows), st.Name)
+		put(descShort, prometheus.GaugeValue, float64(st.Short), st.Name)
 	}
 }

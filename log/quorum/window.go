@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/twinspan/twinspan/log"
+	"github.com/twinspan/twinspan/log/internal/fault"
 )
 
 // Rule says whether a set of nodes (bit i: node i) that hold an entry on disk is
@@ -33,6 +34,8 @@ type Window struct {
 	head      int
 	count     int
 	bytes     int64
+	done      int64 // bytes of what this ensemble confirmed
+	frozen    bool
 }
 
 type size struct {
@@ -46,12 +49,40 @@ func NewWindow(last, lso log.Offset, nodes int, rule Rule) *Window {
 	if nodes < 1 || nodes > NodesMax {
 		panic(fmt.Sprintf("quorum: %d nodes", nodes)) // a caller's bug, not an input
 	}
-	w := &Window{rule: rule, next: last + 1, confirmed: last, lso: lso, marks: make([]log.Offset, nodes)}
-	for i := range w.marks {
-		w.marks[i] = last
-	}
+	w := &Window{next: last + 1, confirmed: last, lso: lso}
+	w.Reset(nodes, rule)
 	return w
 }
+
+// Reset gives the window another ensemble: its nodes have everything that is
+// confirmed and nothing behind it. Entries that are not confirmed stay, to be
+// sent to the new nodes.
+func (w *Window) Reset(nodes int, rule Rule) {
+	w.rule, w.frozen, w.done, w.marks = rule, false, 0, make([]log.Offset, nodes)
+	for i := range w.marks {
+		w.marks[i] = w.confirmed
+	}
+}
+
+// Freeze keeps what is confirmed as it is: acknowledgements are noted and confirm
+// nothing until Thaw or Reset.
+func (w *Window) Freeze() { w.frozen = !fault.Is(fault.AckBeyondFreeze) }
+
+// Thaw ends a freeze and reports whether more is confirmed.
+func (w *Window) Thaw() bool {
+	w.frozen = false
+	return w.settle(w.next - 1)
+}
+
+// Mark is the newest entry that a node acknowledged.
+func (w *Window) Mark(node int) log.Offset { return w.marks[node] }
+
+// Forget takes a node's acknowledgements back as far as last: it turned out to
+// have lost entries. What is confirmed stays confirmed.
+func (w *Window) Forget(node int, last log.Offset) { w.marks[node] = min(w.marks[node], last) }
+
+// Bytes is the payload bytes that this ensemble confirmed.
+func (w *Window) Bytes() int64 { return w.done }
 
 // Next is the offset that the next entry will get.
 func (w *Window) Next() log.Offset { return w.next }
@@ -73,7 +104,11 @@ func (w *Window) Append(bytes int, ends bool) log.Offset {
 		copy(grown[n:], w.pending[:w.head])
 		w.pending, w.head = grown, 0
 	}
-	w.pending[(w.head+w.count)%len(w.pending)] = size{int32(bytes), ends}
+	tail := w.head + w.count
+	if tail >= len(w.pending) {
+		tail -= len(w.pending)
+	}
+	w.pending[tail] = size{int32(bytes), ends}
 	w.count++
 	w.bytes += int64(bytes)
 	o := w.next
@@ -92,10 +127,15 @@ func (w *Window) Acked(node int, last log.Offset) (bool, error) {
 		return false, nil
 	}
 	w.marks[node] = last
+	return w.settle(last), nil
+}
+
+// settle confirms what the rule allows, up to limit.
+func (w *Window) settle(limit log.Offset) bool {
 	before := w.confirmed
-	for w.confirmed < last {
+	for w.confirmed < limit && !w.frozen {
 		var holders uint64
-		least := last
+		least := limit
 		for i, m := range w.marks {
 			if m > w.confirmed {
 				holders |= 1 << i
@@ -107,16 +147,19 @@ func (w *Window) Acked(node int, last log.Offset) (bool, error) {
 		}
 		w.confirm(least) // up to there the same nodes hold every entry
 	}
-	return w.confirmed > before, nil
+	return w.confirmed > before
 }
 
 func (w *Window) confirm(to log.Offset) {
 	for w.confirmed < to {
 		e := w.pending[w.head]
-		w.head = (w.head + 1) % len(w.pending)
+		if w.head++; w.head == len(w.pending) {
+			w.head = 0
+		}
 		w.count--
 		w.confirmed++
 		w.bytes -= int64(e.bytes)
+		w.done += int64(e.bytes)
 		if e.ends {
 			w.lso = w.confirmed
 		}

@@ -2,7 +2,6 @@ package segment
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/twinspan/twinspan/log"
@@ -38,19 +37,18 @@ func (s *Store) mayMakeRoom() bool {
 	return s.full == nil || len(s.released) > 0
 }
 
-// choreLoop saves indexes, rolls large segments, and applies retention.
+// choreLoop saves indexes and moves replicas out of the journal.
 func (s *Store) choreLoop(stop <-chan struct{}) {
-	tick := time.NewTicker(s.cfg.RetentionEvery)
+	tick := time.NewTicker(s.cfg.TidyEvery)
 	defer tick.Stop()
 	for {
 		s.chore(s.saveIndexes)
-		s.chore(s.rollSegments)
+		s.chore(s.tidy)
 		select {
 		case <-stop:
 			return
 		case <-s.chores:
 		case <-tick.C:
-			s.chore(s.Trim)
 		}
 	}
 }
@@ -68,22 +66,4 @@ func (s *Store) chore(f func() error) {
 	default:
 		s.die(err)
 	}
-}
-
-// rollSegments closes the open segments that grew beyond the limit.
-func (s *Store) rollSegments() error {
-	s.mu.Lock()
-	var large []*Stream
-	for _, id := range sortedKeys(s.streams) {
-		if st := s.streams[id]; st.segBytes > s.cfg.SegmentBytes {
-			large = append(large, st)
-		}
-	}
-	s.mu.Unlock()
-	for _, st := range large {
-		if err := s.roll(st); err != nil {
-			return fmt.Errorf("stream %q: roll segment: %w", st.name, err)
-		}
-	}
-	return nil
 }

@@ -88,7 +88,7 @@ func (s *Store) commit(g *group) bool {
 // write puts the group on disk and says where it lies.
 func (s *Store) write(g *group) (at int64, headSize int, err error) {
 	if need := g.sealedSize(len(s.prev)); s.at+need > s.active.size {
-		if err := s.nextFile(g.sealedSize(0), g.upkeep()); err != nil {
+		if err := s.nextFile(g.sealedSize(0)); err != nil {
 			return 0, 0, err
 		}
 	}
@@ -142,8 +142,8 @@ func (s *Store) prove() bool {
 
 // nextFile seals the active file at the end of its last group and goes on in a
 // spare one with room for a group of that many bytes.
-func (s *Store) nextFile(group int64, upkeep bool) error {
-	f, err := s.takeSpare(dataStart+group, upkeep)
+func (s *Store) nextFile(group int64) error {
+	f, err := s.takeSpare(dataStart + group)
 	if err != nil {
 		return err
 	}
@@ -169,58 +169,52 @@ func (s *Store) nextFile(group int64, upkeep bool) error {
 	return nil
 }
 
-// publishLocked makes a durable group's entries part of their streams.
-func (s *Store) publishLocked(g *group, at int64, headSize int) {
+// placeLocked notes where the group's entries lie.
+func (s *Store) placeLocked(g *group, at int64, headSize int) {
 	f := s.active
 	for i := range g.slots {
 		sl := &g.slots[i]
-		st := g.streams[sl.touch]
-		place := g.place(at, headSize, sl.at)
-		if sl.kind == kindKept {
-			st.keepLocked(&kept{stream: st, offset: sl.off, file: f, entry: indexEntry(place, sl.bits), size: sl.size})
-			continue
+		r := g.replicas[sl.touch]
+		x := r.tail
+		if x == nil || x.file != f {
+			x = newRun(r, f, sl.off)
+			r.tail, f.runs[r.num] = x, x
+			r.runs = append(r.runs, x)
 		}
-		r := st.tail
-		if r == nil || r.file != f {
-			r = newRun(st, f, sl.off)
-			st.tail, f.runs[st.id] = r, r
-			st.runs = append(st.runs, r)
-		}
-		r.add(sl.off, place, sl.bits, sl.epoch, sl.time, int(sl.size))
-		st.last = sl.off
+		x.add(sl.off, g.place(at, headSize, sl.at), sl.bits, sl.lac, sl.time, int(sl.size))
 		if sl.bits&endsBit != 0 {
-			st.lso = sl.off
+			r.ends = append(r.ends, sl.off)
 		}
-		st.segBytes += int64(sl.size)
 		s.counts.bytes += int64(sl.size)
-	}
-	for i, st := range g.streams {
-		st.touchedIn = nil
-		st.lac = st.last // the ack rule of a single node is its own disk
-		s.counts.appends += int64(g.touched[i].Count)
-		if st.segBytes > s.cfg.SegmentBytes {
-			signal(s.chores)
-		}
-		st.notify()
-	}
-	for _, w := range g.waiters {
-		w <- nil
 	}
 }
 
-// failLocked drops a group that was not written: its streams need a new fence,
-// because the entries were promised offsets.
-func (s *Store) failLocked(g *group, err error) {
-	for _, st := range g.streams {
-		if st.broken == nil {
-			st.broken = err
+// publishLocked makes a durable group's entries part of their replicas.
+func (s *Store) publishLocked(g *group, at int64, headSize int) {
+	s.placeLocked(g, at, headSize)
+	for i, r := range g.replicas {
+		r.touchedIn = nil
+		t := &g.touched[i]
+		lso := r.m.LSO()
+		if n := len(r.ends); n > 0 {
+			lso = max(lso, r.ends[n-1])
 		}
-		st.next = st.last + 1
-		st.touchedIn = nil
-		st.notify()
+		r.m.Durable(t.end()-1, lso)
+		s.counts.appends += int64(t.Count)
+		r.showLocked()
 	}
-	for _, w := range g.waiters {
-		w <- err
+}
+
+// failLocked drops a group that was not written: its replicas need a new
+// attachment, because the entries were promised offsets.
+func (s *Store) failLocked(g *group, err error) {
+	for _, r := range g.replicas {
+		if r.broken == nil {
+			r.broken = err
+		}
+		r.m.Dropped()
+		r.touchedIn = nil
+		r.notify()
 	}
 }
 
@@ -229,10 +223,4 @@ func (s *Store) dropLocked(err error) {
 	s.failLocked(s.filling, err)
 	s.filling.reset()
 	s.wakeLocked()
-}
-
-// keepLocked adds or moves a kept entry.
-func (st *Stream) keepLocked(k *kept) {
-	st.keepNewest(k)
-	k.file.keeps = append(k.file.keeps, k)
 }

@@ -1,6 +1,7 @@
 package segment_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,14 +16,12 @@ import (
 
 const damageEntries = 60
 
-// damageDisk holds three streams, damageEntries each, over several files, closed
+// damageDisk holds a segment of three streams, damageEntries each, over several files, closed
 // cleanly.
 func damageDisk(t *testing.T) *vfs.Disk {
 	t.Helper()
 	disk := vfs.NewDisk()
-	c := imageConfig(disk)
-	c.Retention = segment.Retention{}
-	o := open(t, c)
+	o := open(t, imageConfig(disk))
 	var ws []*writer
 	for _, n := range []string{"a", "b", "c"} {
 		ws = append(ws, o.writer(n))
@@ -32,7 +31,7 @@ func damageDisk(t *testing.T) *vfs.Disk {
 			if j == 2 && i >= 10 && i < damageEntries-1 {
 				continue // a quiet stream: a few entries at the start
 			}
-			if err := w.append(log.TopicData, true, damagePayload(w.st.Name(), w.next)); err != nil {
+			if err := w.append(log.TopicData, true, damagePayload(w.r.ID().Stream, w.next)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -116,9 +115,7 @@ func removeIndexes(t *testing.T, d *vfs.Disk) {
 func damaged(d *vfs.Disk) (int, error) {
 	worst := 0
 	for life := range 2 {
-		c := imageConfig(d)
-		c.Retention = segment.Retention{}
-		s, err := segment.Open(c)
+		s, err := segment.Open(imageConfig(d))
 		if err != nil {
 			return 0, fmt.Errorf("life %d: open: %w", life, err)
 		}
@@ -144,13 +141,13 @@ func inspect(s *segment.Store) (int, error) {
 		if name == "c" {
 			want = 11
 		}
-		st, err := s.Stream(name)
+		r, err := s.Replica(segment.ID{Stream: name, Segment: 1})
 		if err != nil {
 			return hurt, err
 		}
 		bad := 0
 		for o := log.Offset(0); o < want; {
-			entries, _, next, err := st.Read(segment.Query{From: o}, nil, nil)
+			entries, _, next, err := r.Read(segment.Query{From: o, Unconfirmed: true}, nil, nil)
 			if errors.Is(err, log.ErrSuspect) {
 				bad++
 				o++
@@ -179,19 +176,21 @@ func inspect(s *segment.Store) (int, error) {
 			return hurt, errors.New("one bit hurts several streams")
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		_, status, err := s.Fence(ctx, name, 0, false)
+		_, last, err := s.Attach(ctx, r.Descriptor(), 1)
 		cancel()
-		if err != nil || status.Last < want-1 {
-			return hurt, fmt.Errorf("stream %s: a writer would go on behind %d of %d: %w", name, status.Last, want-1, err)
+		if err != nil || last < want-1 {
+			return hurt, fmt.Errorf("stream %s: a writer would go on behind %d of %d: %w", name, last, want-1, err)
 		}
 	}
 	return hurt, nil
 }
 
 // TestLostFiles removes whole journal files: what they held is suspect, not
-// absent, and a stream that may have ended there takes no writer.
+// absent, and a replica that may have ended there takes no appends.
+// A peer that has it all makes it whole.
 func TestLostFiles(t *testing.T) {
 	clean := damageDisk(t)
+	peer := open(t, imageConfig(clean.Restart()))
 	files, err := clean.List("/log")
 	if err != nil {
 		t.Fatal(err)
@@ -205,22 +204,17 @@ func TestLostFiles(t *testing.T) {
 			if err := d.Remove("/log/" + f.Name); err != nil {
 				t.Fatal(err)
 			}
-			c := imageConfig(d)
-			c.Retention = segment.Retention{}
-			o := open(t, c)
+			o := open(t, imageConfig(d))
 			lost := 0
 			for _, name := range []string{"a", "b", "c"} {
 				want := log.Offset(damageEntries)
 				if name == "c" {
 					want = 11
 				}
-				st, err := o.Stream(name)
-				if err != nil {
-					t.Fatal(err)
-				}
+				r := o.replica(name, 1)
 				whole := true
 				for at := log.Offset(0); at < want; at++ {
-					entries, _, _, err := st.Read(segment.Query{From: at, BytesMax: 1}, nil, nil)
+					entries, _, _, err := r.Read(segment.Query{From: at, BytesMax: 1, Unconfirmed: true}, nil, nil)
 					if errors.Is(err, log.ErrSuspect) {
 						whole = false
 						lost++
@@ -230,16 +224,35 @@ func TestLostFiles(t *testing.T) {
 						t.Fatalf("stream %s entry %d: %d entries, %v", name, at, len(entries), err)
 					}
 				}
-				status, _, err := st.Status()
-				if err != nil {
+				ending := r.Info().Held < want-1
+				_, last, err := o.Attach(context.Background(), r.Descriptor(), 1)
+				if err == nil && (last != want-1 || ending) || err != nil && !errors.Is(err, log.ErrSuspect) || ending && whole {
+					t.Fatalf("stream %s: a writer would go on behind %d of %d (whole %v): %v", name, last, want-1, whole, err)
+				}
+				// Once it is known where the segment ends, so is what is missing.
+				if err := r.Close(ctx, want-1, r.Info().LSO); err != nil {
 					t.Fatal(err)
 				}
-				_, after, err := o.Fence(context.Background(), name, 0, false)
-				if status.Suspect != errors.Is(err, log.ErrSuspect) {
-					t.Fatalf("stream %s: suspect %v, fence %v", name, status.Suspect, err)
+				var missing int
+				for _, m := range r.Info().Missing {
+					missing += int(m.Last - m.First + 1)
 				}
-				if err == nil && after.Last != want-1 {
-					t.Fatalf("stream %s: a writer would go on behind %d of %d (whole %v)", name, after.Last, want-1, whole)
+				if (missing == 0) != whole || r.Info().Complete != whole {
+					t.Fatalf("stream %s: %d missing, complete %v, whole %v", name, missing, r.Info().Complete, whole)
+				}
+				good := source(peer.replica(name, 1), new(int))
+				fixed, err := o.Repair(ctx, segment.Copied{Descriptor: r.Descriptor(), Last: want - 1, LSO: r.Info().EndLSO}, good)
+				if err != nil || !fixed.Info().Complete {
+					t.Fatalf("stream %s: %+v, %v", name, fixed.Info(), err)
+				}
+				entries, err := readAll(fixed, segment.Query{})
+				if err != nil || len(entries) != int(want) {
+					t.Fatalf("stream %s: %d entries after the repair: %v", name, len(entries), err)
+				}
+				for _, e := range entries {
+					if string(e.Payload) != string(damagePayload(name, e.Offset)) {
+						t.Fatalf("stream %s: entry %d after the repair", name, e.Offset)
+					}
 				}
 			}
 			t.Logf("%d entries lost", lost)
@@ -266,16 +279,11 @@ func TestDamageBesideTheJournal(t *testing.T) {
 				t.Fatal(err)
 			}
 			c := imageConfig(d)
-			c.Retention = segment.Retention{}
 			c.IndexCacheBytes = 1
 			o := open(t, c)
 			for _, name := range []string{"a", "b", "c"} {
-				st, err := o.Stream(name)
-				if err != nil {
-					t.Fatalf("%s, byte %d: %v", f.Name, at, err)
-				}
-				if b := st.Bounds(); b.Epoch != 1 {
-					t.Fatalf("%s, byte %d: stream %s is at epoch %d", f.Name, at, name, b.Epoch)
+				if i := o.replica(name, 1).Info(); i.Fence != 1 {
+					t.Fatalf("%s, byte %d: stream %s has fence %d", f.Name, at, name, i.Fence)
 				}
 			}
 			hurt, err := inspect(o.Store)
@@ -297,5 +305,82 @@ func TestDamageBesideTheJournal(t *testing.T) {
 	}
 	if _, err := segment.Open(imageConfig(both)); !errors.Is(err, log.ErrSuspect) {
 		t.Fatalf("open with both copies of the meta damaged: %v", err)
+	}
+}
+
+// TestTwoHeadsGone: two heads of groups in a row are damaged, so that nobody can
+// say whose entries were there: a replica without an entry behind takes no appends
+// until its end is known; another one does not care.
+func TestTwoHeadsGone(t *testing.T) {
+	disk := vfs.NewDisk()
+	o := open(t, imageConfig(disk))
+	a, b := o.writer("a"), o.writer("b")
+	for range 3 {
+		if err := errors.Join(a.append(log.TopicData, true, body("a", a.next)), a.wait()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(b.append(log.TopicData, true, body("b", b.next)), b.wait(), o.stop()); err != nil {
+		t.Fatal(err)
+	}
+	disk = disk.Restart()
+	files, err := disk.List("/log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	heads := 0
+	for _, f := range files {
+		if !strings.HasPrefix(f.Name, "journal-") {
+			continue
+		}
+		content := disk.Bytes("/log/" + f.Name)
+		for at := 8192; at+40 < len(content) && bytes.Contains(content, body("a", 2)); at += 4096 {
+			if string(content[at+4:at+8]) != "TWGC" {
+				continue
+			}
+			if heads++; heads == 2 || heads == 3 {
+				if err := disk.Flip("/log/"+f.Name, int64(at)+9, 1); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if heads < 4 {
+		t.Fatalf("%d groups", heads)
+	}
+	removeIndexes(t, disk)
+	for range 2 {
+		o = open(t, imageConfig(disk))
+		ra := o.replica("a", 1)
+		if _, _, err := o.Attach(ctx, ra.Descriptor(), 4); !errors.Is(err, log.ErrSuspect) {
+			t.Fatalf("attach where the end is in doubt: %v", err)
+		}
+		if _, err := o.Seal(ctx, ra.Descriptor(), 4); !errors.Is(err, log.ErrSuspect) {
+			t.Fatalf("seal where the end is in doubt: %v", err)
+		}
+		if w := o.writer("b"); w.next != 1 {
+			t.Fatalf("the other one goes on at %d", w.next)
+		}
+		if err := o.stop(); err != nil {
+			t.Fatal(err)
+		}
+		disk = disk.Restart()
+	}
+	o = open(t, imageConfig(disk))
+	ra := o.replica("a", 1)
+	if err := ra.Close(ctx, 2, 2); err != nil {
+		t.Fatal(err)
+	}
+	if i := ra.Info(); i.Suspect || !i.Complete {
+		t.Fatalf("the end is known, and every entry was found: %+v", i)
+	}
+	expectAll(t, ra, 3)
+}
+
+func expectAll(t *testing.T, r *segment.Replica, n int) {
+	t.Helper()
+	got, err := readAll(r, segment.Query{})
+	if err != nil || len(got) != n {
+		t.Fatalf("%d entries, %v: want %d", len(got), err, n)
 	}
 }

@@ -29,8 +29,7 @@ type file struct {
 	gone   bool // released; to be recycled when refs is 0
 	used   uint64
 
-	runs  map[uint32]*run
-	keeps []*kept
+	runs map[uint32]*run // by the replica's number
 }
 
 func journalName(id uint64) string { return fmt.Sprintf("journal-%016x.twj", id) }
@@ -110,7 +109,7 @@ func (s *Store) activate(f *file, prev *file, prevEnd int64, body func(seed uint
 	defer s.mu.Unlock()
 	f.head, f.seed, f.name = h, seed, path
 	f.end, f.sealed, f.saved, f.gone = 0, false, false, false
-	f.runs, f.keeps = map[uint32]*run{}, nil
+	f.runs = map[uint32]*run{}
 	s.files = append(s.files, f)
 	s.newID = h.ID
 	return nil
@@ -188,8 +187,8 @@ func (s *Store) shutOneLocked(except *file) bool {
 }
 
 // takeSpare waits for a pre-written file of at least that size. log.ErrFull when
-// the disk has no room for one; upkeep, which frees space, then gets the reserve.
-func (s *Store) takeSpare(size int64, upkeep bool) (*file, error) {
+// the disk has no room for one.
+func (s *Store) takeSpare(size int64) (*file, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer func() { s.need = 0 }()
@@ -203,10 +202,6 @@ func (s *Store) takeSpare(size int64, upkeep bool) (*file, error) {
 		}
 		if s.fault != nil {
 			return nil, s.fault
-		}
-		if f := s.reserve; s.full != nil && upkeep && f != nil && f.size >= size {
-			s.reserve = nil
-			return f, nil
 		}
 		if s.full != nil {
 			return nil, fmt.Errorf("no room for a journal file of %d bytes: %w: %w", max(size, s.cfg.FileBytes), log.ErrFull, s.full)
@@ -222,8 +217,7 @@ func (s *Store) takeSpare(size int64, upkeep bool) (*file, error) {
 func reserveName(n uint64) string { return fmt.Sprintf("reserve-%016x.twj", n) }
 
 // The reserve is a small pre-written file that appends never start: on a full disk
-// an Open goes on in it, so that the log can be read, and retention copies what it
-// has to keep into it, so that it can free space.
+// an Open goes on in it, so that the log can be read, and space can be found.
 func (c Config) reserveBytes() int64 {
 	return min(c.FileBytes, dataStart+2*int64(c.GroupBytes)) / page * page
 }
@@ -299,7 +293,7 @@ func (s *Store) supplyOnce() {
 	for {
 		s.mu.Lock()
 		size := max(s.cfg.FileBytes, (s.need+page-1)/page*page)
-		wanted := len(s.spares) < s.cfg.SpareFiles
+		wanted := len(s.spares) < s.cfg.SpareFiles && !s.lent
 		if s.need > 0 {
 			wanted = true
 			for _, f := range s.spares {
@@ -353,7 +347,10 @@ func (s *Store) recycle() {
 			s.mu.Unlock()
 			return
 		}
-		keep := f.size == s.cfg.FileBytes && (len(s.spares) <= s.cfg.SpareFiles || s.reserve == nil)
+		// To make a file costs as much as to fill it, and a segment that leaves
+		// the journal frees many at once.
+		few := int64(len(s.spares)) <= max(int64(s.cfg.SpareFiles), s.cfg.JournalBytes/2/s.cfg.FileBytes)
+		keep := f.size == s.cfg.FileBytes && (few || s.reserve == nil)
 		s.spareSeq++
 		name := s.path(spareName(s.spareSeq))
 		s.mu.Unlock()
@@ -388,7 +385,7 @@ func (s *Store) discard(f *file, keep bool, spare string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f.name, f.sealed, f.gone = spare, false, false
-	f.runs, f.keeps = nil, nil
+	f.runs = nil
 	s.spares = append(s.spares, f)
 	s.full = nil
 	signal(s.spared)

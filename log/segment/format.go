@@ -15,8 +15,8 @@ import (
 const (
 	page       = 4096     // groups start on pages, so that durable bytes are never written again
 	dataStart  = 2 * page // two copies of the file header come first
-	version    = 1
-	headerSize = 128 // bytes of the file header that mean something
+	needsAt    = 96       // in the file header
+	headerSize = 128      // bytes of the file header that mean something
 
 	groupFixed  = 40 // group header before its tables
 	touchSize   = 24 // one row of a group header's tables
@@ -36,6 +36,26 @@ var (
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 	le         = binary.LittleEndian
 )
+
+// The version of everything in the directory, and the first release that reads it.
+// Both stand where every later version will have them, so that a program can say
+// which one is needed instead of it.
+const (
+	version   = 2
+	needs     = "0.2"
+	needsSize = 16
+)
+
+// errVersion is for bytes of another version: written well, but not for us.
+func errVersion(what string, v uint32, release string) error {
+	if v < version {
+		return fmt.Errorf("%s has format %d, this program reads %d: read it with the release that wrote it: %w", what, v, version, log.ErrProtocol)
+	}
+	return fmt.Errorf("%s has format %d, this program reads %d: use twinspan %s or later: %w", what, v, version, release, log.ErrProtocol)
+}
+
+// release is the text of a needs field.
+func release(b []byte) string { return string(bytes.TrimRight(b[:needsSize], "\x00")) }
 
 // errFormat says that bytes are not what this package wrote at that place. The
 // callers decide whether that is a torn tail or damage.
@@ -73,6 +93,7 @@ func (h fileHeader) encode(b []byte) {
 	le.PutUint64(b[64:], uint64(h.PrevEnd))
 	le.PutUint64(b[72:], uint64(h.Size))
 	le.PutUint64(b[80:], uint64(h.CreatedAt))
+	copy(b[needsAt:needsAt+needsSize], needs)
 	le.PutUint32(b[12:], crc32.Checksum(b[:headerSize], castagnoli))
 	copy(b[page:], b[:page])
 }
@@ -93,7 +114,7 @@ func decodeFileHeader(b []byte) (fileHeader, error) {
 		return h, fmt.Errorf("file header crc %08x, stored %08x: %w", got, want, errFormat)
 	}
 	if v := le.Uint32(b[8:]); v != version {
-		return h, fmt.Errorf("journal file version %d, this program reads %d: %w", v, version, log.ErrProtocol)
+		return h, errVersion("journal file", v, release(b[needsAt:]))
 	}
 	h.ID = le.Uint64(b[16:])
 	h.Generation = le.Uint32(b[24:])
@@ -128,7 +149,6 @@ type kind uint16
 
 const (
 	kindEntry kind = 1
-	kindKept  kind = 2 // an entry below the stream's first offset that its topic keeps
 )
 
 const flagEnds = 1 << 0 // the entry ends a transaction
@@ -139,7 +159,7 @@ type record struct {
 	Flags      uint16
 	Length     uint32 // of the payload
 	PayloadCRC uint32
-	Stream     uint32
+	Replica    uint32
 	Segment    uint32
 	Offset     log.Offset
 	Epoch      log.Epoch
@@ -160,7 +180,7 @@ func (r *record) encode(b []byte) {
 	le.PutUint16(b[6:], r.Flags)
 	le.PutUint32(b[8:], r.Length)
 	le.PutUint32(b[12:], r.PayloadCRC)
-	le.PutUint32(b[16:], r.Stream)
+	le.PutUint32(b[16:], r.Replica)
 	le.PutUint32(b[20:], r.Segment)
 	le.PutUint64(b[24:], uint64(r.Offset))
 	le.PutUint64(b[32:], uint64(r.Epoch))
@@ -191,7 +211,7 @@ func decodeRecord(b []byte, seed uint32, at int64) (record, error) {
 	r.Flags = le.Uint16(b[6:])
 	r.Length = le.Uint32(b[8:])
 	r.PayloadCRC = le.Uint32(b[12:])
-	r.Stream = le.Uint32(b[16:])
+	r.Replica = le.Uint32(b[16:])
 	r.Segment = le.Uint32(b[20:])
 	r.Offset = log.Offset(le.Uint64(b[24:]))
 	r.Epoch = log.Epoch(le.Uint64(b[32:]))
@@ -199,15 +219,15 @@ func decodeRecord(b []byte, seed uint32, at int64) (record, error) {
 	r.LSO = log.Offset(le.Uint64(b[48:]))
 	r.Time = int64(le.Uint64(b[56:]))
 	r.Topic = log.Topic(le.Uint16(b[64:]))
-	if r.Kind != kindEntry && r.Kind != kindKept || r.Length == 0 || r.Length > log.MaxPayload || r.Offset < 0 {
+	if r.Kind != kindEntry || r.Length == 0 || r.Length > log.MaxPayload || r.Offset < 0 {
 		return r, fmt.Errorf("record of kind %d, length %d, offset %d: %w", r.Kind, r.Length, r.Offset, errFormat)
 	}
 	return r, nil
 }
 
-// touch says which entries of a stream a group holds.
+// touch says which entries of a replica a group holds.
 type touch struct {
-	Stream  uint32
+	Replica uint32
 	Segment uint32
 	First   log.Offset
 	Count   uint32
@@ -216,7 +236,7 @@ type touch struct {
 // groupHead opens a group: what one fdatasync made durable. Finding it valid
 // proves that everything before it in the file is durable, because a group is
 // written only after the one before was synced. It names what it holds and what
-// the group before held, so that damage can be put down to its streams. A group
+// the group before held, so that damage can be put down to its replicas. A group
 // without records is a commit block: it only proves.
 type groupHead struct {
 	Sequence  uint64 // of all groups of the node; ascends in a file
@@ -243,7 +263,7 @@ func (g *groupHead) encode(b []byte, seed uint32, at int64) {
 	p := b[groupFixed:n]
 	for _, table := range [][]touch{g.Touched, g.Prev} {
 		for _, t := range table {
-			le.PutUint32(p, t.Stream)
+			le.PutUint32(p, t.Replica)
 			le.PutUint32(p[4:], t.Segment)
 			le.PutUint64(p[8:], uint64(t.First))
 			le.PutUint32(p[16:], t.Count)

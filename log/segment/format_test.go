@@ -3,8 +3,11 @@ package segment
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/twinspan/twinspan/log"
@@ -37,7 +40,7 @@ func TestFileHeaderCopies(t *testing.T) {
 // another place, in another file, or in another life of the file.
 func TestSeed(t *testing.T) {
 	h := fileHeader{ID: 7, Generation: 3, Salt: 9, Node: [16]byte{1, 2}}
-	r := record{Kind: kindEntry, Length: 3, Stream: 1, Segment: 1, Offset: 5, Epoch: 2, LAC: 4, LSO: 4, Time: 1, Topic: 1}
+	r := record{Kind: kindEntry, Length: 3, Replica: 1, Segment: 1, Offset: 5, Epoch: 2, LAC: 4, LSO: 4, Time: 1, Topic: 1}
 	b := make([]byte, recordHeader)
 	r.encode(b)
 	stamp(b, h.seed(), 8192)
@@ -88,15 +91,28 @@ func seedsOf(f *testing.F) {
 	r.encode(rb)
 	stamp(rb, 0, 0)
 	f.Add(rb)
-	s := newStream(nil, 1, "s")
-	one := newRun(s, nil, 0)
+	rep := newReplica(nil, ID{"s", 1})
+	rep.num = 1
+	one := newRun(rep, nil, 0)
 	one.add(0, dataStart, 0, 1, 1, 80)
-	f.Add(encodeIndex(h, 8192, []*run{one}, nil))
-	m, err := encodeMeta(&meta{Version: 1, Node: "a", UUID: "00000000000000000000000000000000"})
+	f.Add(encodeIndex(h, 8192, []*run{one}))
+	line := metaReplica{ID: 1, Fence: 3, Held: 7, LAC: 5, Filed: -1, Closed: true, Last: 9, LSO: 8}
+	m, err := encodeMeta(&meta{
+		Version: 1, Node: "a", UUID: "00000000000000000000000000000000", NextID: 1,
+		Shelves: []metaShelf{{"s", [][2]uint32{{1, 4}, {7, 7}}}}, Floors: []metaFloor{{"s", 2, 3}},
+	}, [][]byte{line.encodeLine([]byte(`{"stream":"s","segment":8,"first":0,"first_lso":-1,"epoch":1,"generation":1,"members":[],"rule":{},"protected":true}`))})
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(m)
+	p := pointer{Node: h.Node, Salt: 5, IndexAt: archiveStart + 100, IndexSize: blockRowSize, HeadAt: archiveStart + 100 + 2*blockRowSize, HeadSize: 10}
+	p.Size = p.HeadAt + 2*int64(p.HeadSize) + pointerSize
+	f.Add(p.encode())
+	e := Stored{Checksum: Checksum([]byte("abc")), Entry: log.Entry{Offset: 5, Topic: 1, Payload: []byte("abc")}}
+	raw := appendArchived(nil, &e)
+	f.Add(raw)
+	f.Add(encodeBlocks([]block{{At: archiveStart, Stored: 35, Raw: 35, First: 5, Last: 5, Count: 1, Classes: 2, Ends: log.None}}))
+	f.Add([]byte(`{"descriptor":{"stream":"s","segment":1,"first":5,"members":null,"rule":{}},"upto":9,"closed":true,"last":9,"missing":[{"First":6,"Last":7}]}`))
 }
 
 // FuzzDecoders feeds any bytes to every decoder of the package: no panic, no
@@ -134,17 +150,36 @@ func FuzzDecoders(f *testing.F) {
 		}
 		_, err = decodeMeta(b)
 		check("meta", err)
+		if p, err := decodePointer(b); check("pointer", err) {
+			if got, err := decodePointer(p.encode()); err != nil || got != p {
+				t.Fatalf("pointer %+v comes back as %+v, %v", p, got, err)
+			}
+		}
+		if x, err := decodeBlocks(b, 1<<40); check("blocks", err) && !bytes.Equal(encodeBlocks(x), b) {
+			t.Fatalf("blocks %+v come back as others", x)
+		}
+		_, err = decodeHead(b)
+		check("head", err)
+		if len(b) >= archivedRecord {
+			o := log.Offset(le.Uint64(b))
+			entries, err := decodeBlock(b, &block{First: o, Last: o, Count: 1}, 1, nil)
+			if check("block", err) {
+				if again := appendArchived(nil, &entries[0]); len(again) != len(b) {
+					t.Fatalf("a record of %d bytes comes back with %d", len(b), len(again))
+				}
+			}
+		}
 	})
 }
 
 // FuzzScan gives a scan a journal file of any content.
 func FuzzScan(f *testing.F) {
 	h := fileHeader{ID: 1}
-	st := newStream(nil, 1, "s")
+	rep := newReplica(nil, ID{"s", 1})
 	g := newGroup(page)
 	for i := range 3 {
 		p := []byte("payload")
-		g.add(st, &record{Kind: kindEntry, Length: uint32(len(p)), PayloadCRC: Checksum(p), Stream: 1, Offset: log.Offset(i)}, p)
+		g.add(rep, &record{Kind: kindEntry, Length: uint32(len(p)), PayloadCRC: Checksum(p), Replica: 1, Offset: log.Offset(i)}, p)
 	}
 	f.Add(bytes.Clone(g.seal(h.seed(), dataStart, 1, 0, nil)), true)
 	f.Fuzz(func(t *testing.T, b []byte, newest bool) {
@@ -183,6 +218,85 @@ func TestParseName(t *testing.T) {
 	for _, name := range []string{"", "journal-", "journal-1.twj", "journal-000000000000000g.twj", "journal-0000000000000001.twx", "meta.a", "lock", "journal-0000000000000001.twj~"} {
 		if _, _, ok := parseName(name); ok {
 			t.Errorf("%q is taken for one of ours", name)
+		}
+	}
+}
+
+func TestShelfNames(t *testing.T) {
+	seen := map[string]string{}
+	for _, name := range []string{"a", "a/b", "a%2Fb", "..", ".", "A", "ü", strings.Repeat("x", 255), strings.Repeat("x", 254) + "y", strings.Repeat("/", 255)} {
+		dir := shelfName(name)
+		if other, twice := seen[dir]; twice || dir == "" || len(dir) > 200 || strings.ContainsAny(dir, "/.\x00") {
+			t.Errorf("stream %q lies in %q, as does %q", name, dir, other)
+		}
+		seen[dir] = name
+	}
+	for _, name := range []string{"", "1", "x.tws", "0.tws", "01.tws", "-1.tws", "4294967296.tws", "1.tws.tmp"} {
+		if n, ok := parseOwn(name); ok {
+			t.Errorf("%q is taken for segment %d", name, n)
+		}
+	}
+	if n, ok := parseOwn("4294967295.tws"); !ok || n != 4294967295 {
+		t.Errorf("%d, %v", n, ok)
+	}
+}
+
+func TestRanges(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 500 {
+		var rs ranges
+		var in [40]bool
+		for range r.IntN(12) {
+			first := r.IntN(40)
+			last := min(39, first+r.IntN(6))
+			rs = rs.add(Range{log.Offset(first), log.Offset(last)})
+			for o := first; o <= last; o++ {
+				in[o] = true
+			}
+		}
+		lo, hi := r.IntN(40), r.IntN(40)
+		cut := rs.cut(log.Offset(lo), log.Offset(hi))
+		for o := range 40 {
+			_, hit := rs.at(log.Offset(o))
+			_, kept := cut.at(log.Offset(o))
+			if hit != in[o] || kept != (in[o] && lo <= o && o <= hi) {
+				t.Fatalf("%v cut to %d, %d: %v: offset %d", rs, lo, hi, cut, o)
+			}
+		}
+		for i := 1; i < len(rs); i++ {
+			if rs[i].First <= rs[i-1].Last+1 {
+				t.Fatalf("%v", rs)
+			}
+		}
+	}
+}
+
+// TestVersions: what another version wrote is refused by name, and a newer one says
+// which program it takes.
+func TestVersions(t *testing.T) {
+	b := make([]byte, dataStart)
+	(fileHeader{ID: 1}).encode(b)
+	reseal := func(b []byte, v uint32, release string) []byte {
+		b = bytes.Clone(b[:headerSize])
+		le.PutUint32(b[8:], v)
+		clear(b[needsAt : needsAt+needsSize])
+		copy(b[needsAt:], release)
+		le.PutUint32(b[12:], 0)
+		le.PutUint32(b[12:], crc32.Checksum(b, castagnoli))
+		return b
+	}
+	_, newer := decodeFileHeader(reseal(b, 3, "1.7"))
+	_, older := decodeFileHeader(reseal(b, 1, ""))
+	_, meta := decodeMeta([]byte(fmt.Sprintf("%-63s\n{}", "twinspan-log-meta 3 1.7 00000000 2 more")))
+	_, oldMeta := decodeMeta([]byte(fmt.Sprintf("%-63s\n{}", "twinspan-log-meta 1 00000000 2")))
+	for what, err := range map[string]error{"newer file": newer, "newer meta": meta} {
+		if !errors.Is(err, log.ErrProtocol) || !strings.Contains(err.Error(), "twinspan 1.7 or later") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	for what, err := range map[string]error{"older file": older, "older meta": oldMeta} {
+		if !errors.Is(err, log.ErrProtocol) || !strings.Contains(err.Error(), "format 1") {
+			t.Errorf("%s: %v", what, err)
 		}
 	}
 }

@@ -8,11 +8,10 @@ import (
 // encoded where the append runs, behind room for the longest header, so that the
 // whole group leaves in one write and an append keeps nothing of its caller's.
 type group struct {
-	buf     []byte // groupHeader bytes of room, then records
-	slots   []slot
-	touched []touch
-	streams []*Stream      // of touched, same indexes
-	waiters []chan<- error // told the group's fate; each has room for it
+	buf      []byte // groupHeader bytes of room, then records
+	slots    []slot
+	touched  []touch
+	replicas []*Replica // of touched, same indexes
 }
 
 // slot is where one record lies in a group, and what the index needs of it.
@@ -21,10 +20,9 @@ type slot struct {
 	at    int32 // offset in buf
 	size  int32 // of the record
 	bits  uint32
-	kind  kind
 	time  int64
 	off   log.Offset
-	epoch log.Epoch
+	lac   log.Offset
 }
 
 const bufferKept = 8 << 20 // a buffer grown beyond it is not kept for the next group
@@ -34,9 +32,6 @@ func newGroup(bytes int) *group {
 }
 
 func (g *group) empty() bool { return len(g.slots) == 0 }
-
-// upkeep says that retention waits for the group.
-func (g *group) upkeep() bool { return len(g.waiters) > 0 }
 
 // bytes is how much the group's records take.
 func (g *group) bytes() int { return len(g.buf) - groupHeader }
@@ -48,25 +43,19 @@ func (g *group) reset() {
 	g.buf = g.buf[:groupHeader]
 	g.slots = g.slots[:0]
 	g.touched = g.touched[:0]
-	clear(g.streams)
-	g.streams = g.streams[:0]
-	g.waiters = g.waiters[:0]
+	clear(g.replicas)
+	g.replicas = g.replicas[:0]
 }
 
 // add copies one record in. The store's lock is held.
-func (g *group) add(s *Stream, r *record, payload []byte) {
-	t := s.touched
-	if s.touchedIn != g || g.touched[t].Segment != r.Segment || r.Kind == kindKept {
-		t = int32(len(g.touched))
-		g.touched = append(g.touched, touch{Stream: r.Stream, Segment: r.Segment, First: r.Offset})
-		g.streams = append(g.streams, s)
-		if r.Kind == kindEntry {
-			s.touchedIn, s.touched = g, t
-		}
+func (g *group) add(to *Replica, r *record, payload []byte) {
+	if to.touchedIn != g {
+		to.touchedIn, to.touched = g, int32(len(g.touched))
+		g.touched = append(g.touched, touch{Replica: r.Replica, Segment: r.Segment, First: r.Offset})
+		g.replicas = append(g.replicas, to)
 	}
-	if r.Kind == kindEntry {
-		g.touched[t].Count++
-	}
+	t := to.touched
+	g.touched[t].Count++
 	at := len(g.buf)
 	need := recordSize(len(payload))
 	g.buf = append(g.buf, make([]byte, need)...)
@@ -75,8 +64,8 @@ func (g *group) add(s *Stream, r *record, payload []byte) {
 	n := copy(b[recordHeader:], payload)
 	clear(b[recordHeader+n:])
 	g.slots = append(g.slots, slot{
-		touch: t, at: int32(at), size: int32(need), bits: indexBits(r.Topic, r.Flags&flagEnds != 0), kind: r.Kind,
-		time: r.Time, off: r.Offset, epoch: r.Epoch,
+		touch: t, at: int32(at), size: int32(need), bits: indexBits(r.Topic, r.Flags&flagEnds != 0),
+		time: r.Time, off: r.Offset, lac: r.LAC,
 	})
 }
 

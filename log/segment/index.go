@@ -32,18 +32,20 @@ func indexEntry(place int64, bits uint32) uint32 { return uint32(place/align)<<p
 func indexPlace(e uint32) int64                  { return int64(e>>placeShift) * align }
 func indexClass(e uint32) uint32                 { return e >> classShift & 15 }
 
-// run is the entries of one stream in one file, without a gap. A lost entry has
+// run is the entries of one replica in one file, without a gap. A lost entry has
 // a zero in the index; a run without a file is lost as a whole.
 type run struct {
-	stream *Stream
-	file   *file
-	first  log.Offset
-	count  uint32
-	bytes  int64 // records with their headers
-	oldest int64 // µs, the least and the greatest time of its entries
-	newest int64
-	ends   log.Offset // the newest entry that ends a transaction; None
-	epoch  log.Epoch  // the greatest
+	replica *Replica
+	file    *file
+	first   log.Offset
+	count   uint32
+	lost    uint32 // elements without a place
+	bytes   int64  // records with their headers
+	oldest  int64  // µs, the least and the greatest time of its entries
+	newest  int64
+	ends    log.Offset // the newest entry that ends a transaction; None
+	lac     log.Offset // the greatest that a record told
+	classes uint32     // of topics, a bit each
 	// index has one element per entry; nil when it has to be loaded from the
 	// file's saved index at indexAt. Elements never change once appended.
 	index   []uint32
@@ -54,7 +56,7 @@ type run struct {
 func (r *run) last() log.Offset { return r.first + log.Offset(r.count) - 1 }
 
 // add appends the entry's index. Entries missing before it are marked lost.
-func (r *run) add(off log.Offset, place int64, bits uint32, epoch log.Epoch, time int64, size int) {
+func (r *run) add(off log.Offset, place int64, bits uint32, lac log.Offset, time int64, size int) {
 	r.pad(off)
 	if r.bytes == 0 {
 		r.oldest, r.newest = time, time
@@ -63,7 +65,8 @@ func (r *run) add(off log.Offset, place int64, bits uint32, epoch log.Epoch, tim
 	r.count++
 	r.bytes += int64(size)
 	r.oldest, r.newest = min(r.oldest, time), max(r.newest, time)
-	r.epoch = max(r.epoch, epoch)
+	r.lac = max(r.lac, lac)
+	r.classes |= 1 << indexClass(bits)
 	if bits&endsBit != 0 {
 		r.ends = off
 	}
@@ -74,29 +77,35 @@ func (r *run) pad(off log.Offset) {
 	for r.last()+1 < off {
 		r.index = append(r.index, 0)
 		r.count++
+		r.lost++
 	}
 }
 
-func newRun(s *Stream, f *file, first log.Offset) *run {
-	return &run{stream: s, file: f, first: first, ends: log.None}
+func newRun(r *Replica, f *file, first log.Offset) *run {
+	return &run{replica: r, file: f, first: first, ends: log.None, lac: log.None}
+}
+
+// lostRun stands for entries that no file holds.
+func lostRun(r *Replica, first, last log.Offset) *run {
+	n := uint32(last - first + 1)
+	return &run{replica: r, first: first, count: n, lost: n, ends: log.None, lac: log.None}
 }
 
 // The saved index of a sealed file lies beside it. It is only a shortcut: when it
 // is missing or bad, the journal file is read instead.
 //
 //	magic u32, crc u32 of the rest of the head, file id u64, salt u64, end i64,
-//	runs u32, kept u32, head length u32, then per run 72 bytes, then per kept
-//	entry 32 bytes; after the head each run's elements.
+//	runs u32, 0 u32, head length u32, then per run 80 bytes; after the head
+//	each run's elements.
 const (
-	savedMagic = uint32(0x58495754) // "TWIX"
+	savedMagic = uint32(0x32495754) // "TWI2"
 	savedFixed = 44
-	savedRun   = 72
-	savedKept  = 32
+	savedRun   = 80
 )
 
 // encodeIndex is the saved index of f, whose runs are complete.
-func encodeIndex(h fileHeader, end int64, runs []*run, keeps []*kept) []byte {
-	head := savedFixed + savedRun*len(runs) + savedKept*len(keeps)
+func encodeIndex(h fileHeader, end int64, runs []*run) []byte {
+	head := savedFixed + savedRun*len(runs)
 	total := head
 	for _, r := range runs {
 		total += 4 * len(r.index)
@@ -107,7 +116,6 @@ func encodeIndex(h fileHeader, end int64, runs []*run, keeps []*kept) []byte {
 	le.PutUint64(b[16:], h.Salt)
 	le.PutUint64(b[24:], uint64(end))
 	le.PutUint32(b[32:], uint32(len(runs)))
-	le.PutUint32(b[36:], uint32(len(keeps)))
 	le.PutUint32(b[40:], uint32(head))
 	p, at := b[savedFixed:], head
 	for _, r := range runs {
@@ -115,24 +123,19 @@ func encodeIndex(h fileHeader, end int64, runs []*run, keeps []*kept) []byte {
 		for i, e := range r.index {
 			le.PutUint32(elements[4*i:], e)
 		}
-		le.PutUint32(p, r.stream.id)
+		le.PutUint32(p, r.replica.num)
 		le.PutUint32(p[4:], r.count)
 		le.PutUint64(p[8:], uint64(r.first))
 		le.PutUint64(p[16:], uint64(r.bytes))
 		le.PutUint64(p[24:], uint64(r.oldest))
 		le.PutUint64(p[32:], uint64(r.newest))
 		le.PutUint64(p[40:], uint64(r.ends))
-		le.PutUint64(p[48:], uint64(r.epoch))
+		le.PutUint64(p[48:], uint64(r.lac))
 		le.PutUint64(p[56:], uint64(at))
 		le.PutUint32(p[64:], crc32.Checksum(elements, castagnoli))
+		le.PutUint32(p[68:], r.classes)
+		le.PutUint32(p[72:], r.lost)
 		p, at = p[savedRun:], at+len(elements)
-	}
-	for _, k := range keeps {
-		le.PutUint32(p, k.stream.id)
-		le.PutUint64(p[8:], uint64(k.offset))
-		le.PutUint32(p[16:], k.entry)
-		le.PutUint32(p[20:], uint32(k.size))
-		p = p[savedKept:]
 	}
 	le.PutUint32(b[4:], crc32.Checksum(b[8:head], castagnoli))
 	return b
@@ -143,21 +146,15 @@ type savedIndex struct {
 	id, salt uint64
 	end      int64
 	runs     []savedRunRow
-	keeps    []savedKeptRow
 }
 
 type savedRunRow struct {
-	stream, count, crc uint32
-	first, ends        log.Offset
-	bytes              int64
-	oldest, newest     int64
-	epoch              log.Epoch
-	at                 int64
-}
-
-type savedKeptRow struct {
-	stream, entry, size uint32
-	offset              log.Offset
+	replica, count, crc uint32
+	classes, lost       uint32
+	first, ends, lac    log.Offset
+	bytes               int64
+	oldest, newest      int64
+	at                  int64
 }
 
 // savedHeadSize is the length of the head whose first bytes are b.
@@ -165,7 +162,7 @@ func savedHeadSize(b []byte) (int64, error) {
 	if len(b) < savedFixed || le.Uint32(b) != savedMagic {
 		return 0, fmt.Errorf("saved index: %w", errFormat)
 	}
-	n := int64(savedFixed) + savedRun*int64(le.Uint32(b[32:])) + savedKept*int64(le.Uint32(b[36:]))
+	n := int64(savedFixed) + savedRun*int64(le.Uint32(b[32:]))
 	if n != int64(le.Uint32(b[40:])) || n > 256<<20 {
 		return 0, fmt.Errorf("saved index head of %d bytes: %w", n, errFormat)
 	}
@@ -186,26 +183,20 @@ func decodeIndex(b []byte, total int64) (savedIndex, error) {
 		return x, fmt.Errorf("saved index crc %08x, stored %08x: %w", got, want, errFormat)
 	}
 	x.id, x.salt, x.end = le.Uint64(b[8:]), le.Uint64(b[16:]), int64(le.Uint64(b[24:]))
-	runs, keeps := int(le.Uint32(b[32:])), int(le.Uint32(b[36:]))
+	runs := int(le.Uint32(b[32:]))
 	p := b[savedFixed:n]
 	for range runs {
 		r := savedRunRow{
-			stream: le.Uint32(p), count: le.Uint32(p[4:]), first: log.Offset(le.Uint64(p[8:])),
+			replica: le.Uint32(p), count: le.Uint32(p[4:]), first: log.Offset(le.Uint64(p[8:])),
 			bytes: int64(le.Uint64(p[16:])), oldest: int64(le.Uint64(p[24:])), newest: int64(le.Uint64(p[32:])),
-			ends: log.Offset(le.Uint64(p[40:])), epoch: log.Epoch(le.Uint64(p[48:])),
-			at: int64(le.Uint64(p[56:])), crc: le.Uint32(p[64:]),
+			ends: log.Offset(le.Uint64(p[40:])), lac: log.Offset(le.Uint64(p[48:])),
+			at: int64(le.Uint64(p[56:])), crc: le.Uint32(p[64:]), classes: le.Uint32(p[68:]), lost: le.Uint32(p[72:]),
 		}
 		if r.count == 0 || r.first < 0 || r.at < n || r.at+4*int64(r.count) > total {
-			return x, fmt.Errorf("saved index run of stream %d: %w", r.stream, errFormat)
+			return x, fmt.Errorf("saved index run of replica %d: %w", r.replica, errFormat)
 		}
 		x.runs = append(x.runs, r)
 		p = p[savedRun:]
-	}
-	for range keeps {
-		x.keeps = append(x.keeps, savedKeptRow{
-			stream: le.Uint32(p), offset: log.Offset(le.Uint64(p[8:])), entry: le.Uint32(p[16:]), size: le.Uint32(p[20:]),
-		})
-		p = p[savedKept:]
 	}
 	return x, nil
 }

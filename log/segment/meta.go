@@ -12,22 +12,28 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
-	"time"
 
 	"github.com/twinspan/twinspan/log"
+	"github.com/twinspan/twinspan/log/quorum"
 	"github.com/twinspan/twinspan/log/vfs"
 )
 
-// meta is what the node must remember apart from entries. It is small and is
-// written as a whole.
+// meta is what the node must remember apart from entries: a head, and a line for
+// each replica that is not wholly in its own file. It is small and is written as
+// a whole.
 type meta struct {
-	Version uint64       `json:"version"` // of the content; grows with every write
-	Node    string       `json:"node"`
-	UUID    string       `json:"uuid"` // hex, 16 bytes, drawn when the directory was made
-	Newest  uint64       `json:"newest_file"`
-	Files   []metaFile   `json:"files"` // sealed files that are still needed
-	NextID  uint32       `json:"next_stream"`
-	Streams []metaStream `json:"streams"`
+	Version    uint64      `json:"version"` // of the content; grows with every write
+	Node       string      `json:"node"`
+	UUID       string      `json:"uuid"` // hex, 16 bytes, drawn when the directory was made
+	Generation uint64      `json:"generation"`
+	Newest     uint64      `json:"newest_file"`
+	Files      []metaFile  `json:"files"` // sealed files that are still needed
+	NextID     uint32      `json:"next_replica"`
+	Shelves    []metaShelf `json:"shelves,omitempty"`
+	Floors     []metaFloor `json:"floors,omitempty"`
+	Raw        int64       `json:"raw"` // bytes of the records in all own files
+
+	lines []metaLine // as read
 }
 
 type metaFile struct {
@@ -35,29 +41,37 @@ type metaFile struct {
 	End int64  `json:"end"` // where its durable groups end
 }
 
-type metaStream struct {
-	ID       uint32        `json:"id"`
-	Name     string        `json:"name"`
-	Epoch    log.Epoch     `json:"epoch"`
-	First    log.Offset    `json:"first"`
-	Last     log.Offset    `json:"last"` // durable when this was written; the journal may hold more, never less
-	Segments []metaSegment `json:"segments"`
-	Cursors  []metaCursor  `json:"cursors,omitempty"`
-	// TailSuspect: damage may have taken entries after the last one found.
-	TailSuspect bool `json:"tail_suspect,omitempty"`
+// metaShelf names the replicas of a stream that are wholly in their own files:
+// so a file that vanished is missed.
+type metaShelf struct {
+	Stream   string      `json:"stream"`
+	Segments [][2]uint32 `json:"segments"` // ranges, both ends included
 }
 
-type metaSegment struct {
-	Number uint32     `json:"number"`
-	First  log.Offset `json:"first"`
-	Epoch  log.Epoch  `json:"epoch"`
+// metaFloor is a floor.
+type metaFloor struct {
+	Stream  string    `json:"stream"`
+	Segment uint32    `json:"segment"`
+	Epoch   log.Epoch `json:"epoch"`
 }
 
-type metaCursor struct {
-	Group     string     `json:"group"`
-	Offset    log.Offset `json:"offset"`
-	GTIDSet   string     `json:"gtid_set,omitempty"`
-	UpdatedAt time.Time  `json:"updated_at"`
+// metaReplica is a replica's line.
+type metaReplica struct {
+	ID     uint32     `json:"id"` // in the journal
+	Fence  log.Epoch  `json:"fence"`
+	Held   log.Offset `json:"held"` // durable when this was written; the journal may hold more, never less
+	LAC    log.Offset `json:"lac"`  // the newest that was known then
+	Closed bool       `json:"closed,omitempty"`
+	Last   log.Offset `json:"last,omitempty"` // of a closed one
+	LSO    log.Offset `json:"lso,omitempty"`
+	Filed  log.Offset `json:"filed"`           // its own file covers what comes up to here, at least; below the first: it has none
+	Doubt  bool       `json:"doubt,omitempty"` // damage may have taken entries after the last one found
+}
+
+// metaLine is a line as it is read.
+type metaLine struct {
+	metaReplica
+	Descriptor quorum.Descriptor `json:"descriptor"`
 }
 
 // metaStore keeps two copies of the meta in two files that are written in place,
@@ -71,7 +85,7 @@ type metaStore struct {
 }
 
 const (
-	metaMagic    = "twinspan-log-meta 1"
+	metaMagic    = "twinspan-log-meta "
 	metaHead     = 64       // bytes of the head line, with its newline
 	metaQuantum  = 64 << 10 // files grow in such steps, so that a write changes no metadata
 	metaBytesMax = 256 << 20
@@ -110,6 +124,9 @@ func openMeta(fsys vfs.FS, dir string) (*metaStore, *meta, error) {
 		}
 		m, err := decodeMeta(b)
 		if err != nil {
+			if errors.Is(err, log.ErrProtocol) {
+				return nil, nil, errors.Join(err, ms.close())
+			}
 			failures = append(failures, fmt.Errorf("%s: %w", name, err))
 			continue
 		}
@@ -128,14 +145,10 @@ func openMeta(fsys vfs.FS, dir string) (*metaStore, *meta, error) {
 	return ms, best, nil
 }
 
-// write makes m durable in both copies. The copy that is not the only good one
+// write makes an encoded meta durable in both copies. The copy that is not the only good one
 // goes first. ENOSPC leaves a good copy and may be tried again; any other error
 // is for good.
-func (ms *metaStore) write(fsys vfs.FS, dir string, m *meta) error {
-	b, err := encodeMeta(m)
-	if err != nil {
-		return err
-	}
+func (ms *metaStore) write(fsys vfs.FS, dir string, b []byte) error {
 	order := [2]int{0, 1}
 	if !ms.good[1] && ms.good[0] {
 		order = [2]int{1, 0}
@@ -186,37 +199,70 @@ func (ms *metaStore) close() error {
 	return errors.Join(errs...)
 }
 
-// encodeMeta is a head line of 64 bytes (magic, crc, length) and JSON.
-func encodeMeta(m *meta) ([]byte, error) {
-	body, err := json.Marshal(m)
+// encodeMeta is a first line of 64 bytes (magic, format, release, crc, length), the
+// head as a line of JSON, and the replicas' lines.
+func encodeMeta(m *meta, lines [][]byte) ([]byte, error) {
+	head, err := json.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("encode meta: %w", err)
 	}
-	head := fmt.Sprintf("%s %08x %d", metaMagic, crc32.Checksum(body, castagnoli), len(body))
-	b := make([]byte, metaHead, metaHead+len(body))
-	n := copy(b, head)
+	size := metaHead + len(head) + 1
+	for _, l := range lines {
+		size += len(l)
+	}
+	b := make([]byte, metaHead, size+metaQuantum)
+	b = append(append(b, head...), '\n')
+	for _, l := range lines {
+		b = append(b, l...)
+	}
+	body := b[metaHead:]
+	first := fmt.Sprintf("%s%d %s %08x %d", metaMagic, version, needs, crc32.Checksum(body, castagnoli), len(body))
+	n := copy(b[:metaHead], first)
 	for ; n < metaHead-1; n++ {
 		b[n] = ' '
 	}
 	b[n] = '\n'
-	return append(b, body...), nil
+	return b, nil
+}
+
+// encodeLine is a replica's line; descriptor is JSON.
+func (m *metaReplica) encodeLine(descriptor []byte) []byte {
+	b := fmt.Appendf(nil, `{"id":%d,"fence":%d,"held":%d,"lac":%d,"filed":%d`, m.ID, m.Fence, m.Held, m.LAC, m.Filed)
+	if m.Closed {
+		b = fmt.Appendf(b, `,"closed":true,"last":%d,"lso":%d`, m.Last, m.LSO)
+	}
+	if m.Doubt {
+		b = append(b, `,"doubt":true`...)
+	}
+	b = append(append(b, `,"descriptor":`...), descriptor...)
+	return append(b, "}\n"...)
 }
 
 func decodeMeta(b []byte) (*meta, error) {
-	if len(b) < metaHead || !bytes.HasPrefix(b, []byte(metaMagic+" ")) {
+	if len(b) < metaHead || !bytes.HasPrefix(b, []byte(metaMagic)) {
 		return nil, fmt.Errorf("meta head: %w", errFormat)
 	}
 	fields := bytes.Fields(b[len(metaMagic):metaHead])
-	if len(fields) != 2 {
+	if len(fields) < 3 {
 		return nil, fmt.Errorf("meta head: %w", errFormat)
 	}
-	crc, err := strconv.ParseUint(string(fields[0]), 16, 32)
+	format, err := strconv.ParseUint(string(fields[0]), 10, 31)
 	if err != nil {
-		return nil, fmt.Errorf("meta crc %q: %w", fields[0], errFormat)
+		return nil, fmt.Errorf("meta format %q: %w", fields[0], errFormat)
 	}
-	n, err := strconv.ParseUint(string(fields[1]), 10, 31)
+	if format != version {
+		return nil, errVersion("the log directory", uint32(format), string(fields[1]))
+	}
+	if len(fields) != 4 {
+		return nil, fmt.Errorf("meta head: %w", errFormat)
+	}
+	crc, err := strconv.ParseUint(string(fields[2]), 16, 32)
+	if err != nil {
+		return nil, fmt.Errorf("meta crc %q: %w", fields[2], errFormat)
+	}
+	n, err := strconv.ParseUint(string(fields[3]), 10, 31)
 	if err != nil || int(n) > len(b)-metaHead {
-		return nil, fmt.Errorf("meta length %q of %d: %w", fields[1], len(b), errFormat)
+		return nil, fmt.Errorf("meta length %q of %d: %w", fields[3], len(b), errFormat)
 	}
 	body := b[metaHead : metaHead+int(n)]
 	if got := crc32.Checksum(body, castagnoli); got != uint32(crc) {
@@ -230,6 +276,17 @@ func decodeMeta(b []byte) (*meta, error) {
 	}
 	if id, err := hex.DecodeString(m.UUID); err != nil || len(id) != 16 {
 		return nil, fmt.Errorf("meta uuid %q: %w", m.UUID, errFormat)
+	}
+	for d.More() {
+		var l metaLine
+		if err := d.Decode(&l); err != nil {
+			return nil, fmt.Errorf("meta line %d: %w: %w", len(m.lines)+1, err, errFormat)
+		}
+		if l.ID == 0 || l.ID > m.NextID || l.Descriptor.Segment == 0 || l.Descriptor.First < 0 || l.Held < l.Descriptor.First-1 ||
+			l.Closed && l.Last < l.Descriptor.First-1 {
+			return nil, fmt.Errorf("meta line %d: replica %d of %s: %w", len(m.lines)+1, l.ID, ID{l.Descriptor.Stream, l.Descriptor.Segment}, errFormat)
+		}
+		m.lines = append(m.lines, l)
 	}
 	return m, nil
 }

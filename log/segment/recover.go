@@ -1,7 +1,6 @@
 package segment
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -27,34 +26,47 @@ func (s *Store) recover() error {
 	if err != nil {
 		return err
 	}
-	for _, ms := range m.Streams {
-		st := newStream(s, ms.ID, ms.Name)
-		st.created, st.epoch, st.segments = true, ms.Epoch, ms.Segments
-		st.first, st.suspect = ms.First, ms.TailSuspect
-		for _, c := range ms.Cursors {
-			st.cursors[c.Group] = c
+	s.nextID, s.generation, s.generationSafe = m.NextID, m.Generation, m.Generation
+	for i := range m.lines {
+		l := &m.lines[i]
+		r := newReplica(s, ID{l.Descriptor.Stream, l.Descriptor.Segment})
+		if s.replicas[r.id] != nil || s.nums[l.ID] != nil {
+			return fmt.Errorf("meta: %s, number %d, is there twice: %w", r.id, l.ID, log.ErrSuspect)
 		}
-		s.streams[ms.ID], s.names[ms.Name] = st, st
+		r.describe(l.Descriptor)
+		r.num, r.line, r.created, r.asked, r.doubt = l.ID, l.metaReplica, true, l.Fence, l.Doubt
+		if l.Closed {
+			r.closeAt = &segmentEnd{l.Last, l.LSO}
+		}
+		s.replicas[r.id], s.nums[r.num] = r, r
 	}
-	s.nextID = m.NextID
+	for _, f := range m.Floors {
+		s.floors[f.Stream] = floor{f.Segment, f.Epoch}
+	}
+	if err := s.openShelves(m); err != nil {
+		return err
+	}
+	s.land()
 	if err := s.openJournals(dir, m); err != nil {
 		return err
 	}
-	newest, used, tail, err := s.readJournals(m)
+	newest, used, tail, err := s.readJournals()
 	if err != nil {
 		return err
 	}
-	s.judgeTails(m, tail)
+	s.judgeTails(tail)
 	if err := s.openSpares(dir); err != nil {
 		return err
 	}
 	if err := s.resume(newest, used, tail); err != nil {
 		return err
 	}
-	for _, st := range s.streams {
-		st.next, st.lac = st.last+1, st.last
-		st.findLSO()
+	for _, num := range sortedKeys(s.nums) {
+		if err := s.nums[num].settle(); err != nil {
+			return err
+		}
 	}
+	s.landings = nil
 	for s.opened > s.cfg.OpenFilesMax && s.shutOneLocked(nil) {
 	}
 	// What a scan learnt from the group that is left behind now must not be
@@ -65,10 +77,10 @@ func (s *Store) recover() error {
 	return s.persist()
 }
 
-// readJournals gives every stream its runs. It returns the newest file, unless
+// readJournals gives every replica its runs. It returns the newest file, unless
 // it is empty, with the end of what is written in it and the records of its
 // unproven last group.
-func (s *Store) readJournals(m *meta) (newest *file, used int64, tail []found, err error) {
+func (s *Store) readJournals() (newest *file, used int64, tail []found, err error) {
 	for i, f := range s.files {
 		last := i == len(s.files)-1
 		if f.end == 0 && !last {
@@ -90,59 +102,51 @@ func (s *Store) readJournals(m *meta) (newest *file, used int64, tail []found, e
 		}
 	}
 	for _, f := range s.files {
-		for _, id := range sortedKeys(f.runs) {
-			if err := f.runs[id].stream.chain(f.runs[id]); err != nil {
+		for _, num := range sortedKeys(f.runs) {
+			r := f.runs[num].replica
+			if err := s.landings[r].chain(r, f.runs[num]); err != nil {
 				return nil, 0, nil, err
 			}
-		}
-		for _, k := range f.keeps {
-			k.stream.keepNewest(k)
 		}
 	}
 	return newest, used, tail, nil
 }
 
-// index makes runs of what a scan found.
+// index makes runs of what a scan found. Records of replicas that have no line in
+// the meta are left: each was in the meta before its first one was written, so it
+// was dropped, or is wholly in its own file.
 func (s *Store) index(f *file, sc scanned) error {
-	runOf := func(id uint32, first log.Offset) (*run, error) {
-		if r := f.runs[id]; r != nil {
-			return r, nil
+	runOf := func(r *Replica, first log.Offset) *run {
+		if f.runs[r.num] == nil {
+			f.runs[r.num] = newRun(r, f, first)
 		}
-		st := s.streams[id]
-		if st == nil {
-			return nil, fmt.Errorf("entry of stream %d, which the meta does not know: %w", id, log.ErrSuspect)
-		}
-		f.runs[id] = newRun(st, f, first)
-		return f.runs[id], nil
+		return f.runs[r.num]
 	}
 	for _, e := range sc.records {
-		bits := indexBits(e.Topic, e.Flags&flagEnds != 0)
-		if e.Kind == kindKept {
-			st := s.streams[e.Stream]
-			if st == nil {
-				return fmt.Errorf("kept entry of stream %d, which the meta does not know: %w", e.Stream, log.ErrSuspect)
-			}
-			f.keeps = append(f.keeps, &kept{stream: st, offset: e.Offset, file: f, entry: indexEntry(e.place, bits), size: int32(e.size)})
+		r := s.nums[e.Replica]
+		if r == nil {
 			continue
 		}
-		r, err := runOf(e.Stream, e.Offset)
-		if err != nil {
-			return err
+		if l := s.landings[r]; e.Offset <= l.covered || e.Offset > l.limit {
+			continue
 		}
-		if e.Offset <= r.last() && r.count > 0 {
-			return fmt.Errorf("stream %q: entry %d after entry %d: %w", r.stream.name, e.Offset, r.last(), log.ErrSuspect)
+		x := runOf(r, e.Offset)
+		if e.Offset <= x.last() && x.count > 0 {
+			return fmt.Errorf("%s: entry %d after entry %d: %w", r.id, e.Offset, x.last(), log.ErrSuspect)
 		}
-		r.add(e.Offset, e.place, bits, e.Epoch, e.Time, e.size)
+		x.add(e.Offset, e.place, indexBits(e.Topic, e.Flags&flagEnds != 0), e.LAC, e.Time, e.size)
 	}
 	for _, t := range sc.lost {
-		if t.Count == 0 {
-			continue // kept entries: the stream's table of them tells
+		r := s.nums[t.Replica]
+		if r == nil {
+			continue
 		}
-		r, err := runOf(t.Stream, t.First)
-		if err != nil {
-			return err
+		l := s.landings[r]
+		first, last := max(t.First, l.covered+1), min(t.end()-1, l.limit)
+		if first > last {
+			continue
 		}
-		r.pad(t.end())
+		runOf(r, first).pad(last + 1)
 	}
 	if sc.doubt > 0 {
 		s.doubts = append(s.doubts, doubt{file: f.head.ID, place: sc.doubt})
@@ -151,98 +155,6 @@ func (s *Store) index(f *file, sc scanned) error {
 		s.log.Error().Str("file", f.name).Int("groups", len(sc.lost)).Msg("damaged groups in the journal below its durable end")
 	}
 	return nil
-}
-
-// doubt is damage that may have taken entries of any stream.
-type doubt struct {
-	file  uint64
-	place int64
-}
-
-// chain appends the run to the stream, closing a gap before it with a lost run.
-func (st *Stream) chain(r *run) error {
-	if r.last() < st.first {
-		return nil // trimmed; the file is only kept for others
-	}
-	expected := st.first
-	if n := len(st.runs); n > 0 {
-		expected = st.runs[n-1].last() + 1
-	} else if r.first < expected {
-		expected = r.first
-	}
-	if r.first < expected {
-		return fmt.Errorf("stream %q: entries from %d occur twice: %w", st.name, r.first, log.ErrSuspect)
-	}
-	if r.first > expected {
-		st.store.log.Error().Str("stream", st.name).Int64("first", int64(expected)).Int64("last", int64(r.first)-1).
-			Msg("entries are missing from the journal")
-		st.runs = append(st.runs, &run{stream: st, first: expected, count: uint32(r.first - expected), ends: log.None})
-	}
-	st.runs = append(st.runs, r)
-	return nil
-}
-
-func (st *Stream) keepNewest(k *kept) {
-	i, found := slices.BinarySearchFunc(st.keeps, k, func(a, b *kept) int { return cmp.Compare(a.offset, b.offset) })
-	if found {
-		st.keeps[i] = k
-		return
-	}
-	st.keeps = slices.Insert(st.keeps, i, k)
-}
-
-// judgeTails finds each stream's last entry, and whether later ones may have
-// been lost: then nobody may append, because the offsets could be taken.
-func (s *Store) judgeTails(m *meta, tail []found) {
-	carried := map[uint32]log.Offset{}
-	for _, e := range tail {
-		if e.Kind == kindEntry {
-			carried[e.Stream] = e.Offset
-		}
-	}
-	for _, ms := range m.Streams {
-		st := s.streams[ms.ID]
-		st.last = st.first - 1
-		if n := len(st.runs); n > 0 {
-			st.last = st.runs[n-1].last()
-			st.epoch = max(st.epoch, st.runs[n-1].epoch)
-		}
-		end := st.last
-		if o, ok := carried[ms.ID]; ok {
-			end = o
-		}
-		known := max(ms.Last, st.open().First-1)
-		suspect := end < known
-		if _, ok := carried[ms.ID]; !ok {
-			for _, d := range s.doubts {
-				suspect = suspect || !st.provenAfter(d)
-			}
-			if len(s.missing) > 0 {
-				suspect = suspect || !st.provenAfter(doubt{file: slices.Max(s.missing)})
-			}
-		}
-		if suspect && !st.suspect {
-			s.log.Error().Str("stream", st.name).Int64("last", int64(end)).Int64("known", int64(known)).
-				Msg("entries after the last one found may be lost: the stream is suspect and takes no writer")
-			st.suspect = true
-		}
-	}
-}
-
-// provenAfter says whether an entry of the stream lies behind the damage, so
-// that offsets tell what was lost in it.
-func (st *Stream) provenAfter(d doubt) bool {
-	if len(st.runs) == 0 {
-		return false
-	}
-	r := st.runs[len(st.runs)-1]
-	switch {
-	case r.file == nil || r.file.head.ID < d.file:
-		return false
-	case r.file.head.ID > d.file:
-		return true
-	}
-	return r.index != nil && indexPlace(r.index[len(r.index)-1]) > d.place
 }
 
 // openSpares takes over pre-written files of the right size and removes others.
@@ -313,17 +225,24 @@ func (s *Store) resume(newest *file, used int64, tail []found) error {
 			if _, err := newest.handle.ReadAt(payload, e.place+recordHeader); err != nil && !errors.Is(err, io.EOF) {
 				return err
 			}
-			st := s.streams[e.Stream]
-			if st == nil {
-				return fmt.Errorf("%s: entry of stream %d, which the meta does not know: %w", newest.name, e.Stream, log.ErrSuspect)
+			r := s.nums[e.Replica]
+			if r == nil {
+				continue
 			}
-			if e.Kind == kindEntry {
-				if err := st.expect(e.Offset); err != nil {
-					return err
-				}
+			l := s.landings[r]
+			if e.Offset <= l.covered || e.Offset > l.limit {
+				continue
 			}
-			carry.add(st, &e.record, payload)
+			if err := l.expect(r, e.Offset); err != nil {
+				return err
+			}
+			carry.add(r, &e.record, payload)
 		}
+		if carry.empty() {
+			carry = nil
+		}
+	}
+	if carry != nil {
 		size = carry.sealedSize(0)
 	}
 	spare, err := s.spareForOpen(dataStart+max(size, page), newest, used)
@@ -346,7 +265,10 @@ func (s *Store) resume(newest *file, used int64, tail []found) error {
 		s.prevAt, s.at = dataStart, dataStart+size
 		s.prev = slices.Clone(carry.touched)
 		s.mu.Lock()
-		s.publishLocked(carry, dataStart, groupFixed+touchSize*len(carry.touched))
+		s.placeLocked(carry, dataStart, groupFixed+touchSize*len(carry.touched))
+		for _, r := range carry.replicas {
+			r.touchedIn = nil
+		}
 		s.mu.Unlock()
 		s.unproven = true
 	}
@@ -354,20 +276,6 @@ func (s *Store) resume(newest *file, used int64, tail []found) error {
 		return nil
 	}
 	return s.retire(newest)
-}
-
-// expect prepares the stream for a carried entry: what is missing before it was
-// lost to damage.
-func (st *Stream) expect(o log.Offset) error {
-	want := max(st.next, st.last+1)
-	if o < want {
-		return fmt.Errorf("stream %q: entry %d where %d should come: %w", st.name, o, want, log.ErrSuspect)
-	}
-	if o > want {
-		st.runs = append(st.runs, &run{stream: st, first: want, count: uint32(o - want), ends: log.None})
-	}
-	st.next = o + 1
-	return nil
 }
 
 func endOf(f *file) int64 {
@@ -394,8 +302,8 @@ func (s *Store) retire(f *file) error {
 }
 
 // spareForOpen is takeSpare before Run. On a full disk it gives back what the
-// newest file never used, and makes do with the reserve or a smaller file: a node that can be
-// read, and whose cursors move, can find space again by retention.
+// newest file never used, and makes do with the reserve or a smaller file: a node that
+// runs can be read, and finds space again when segments are given up.
 func (s *Store) spareForOpen(size int64, newest *file, used int64) (*file, error) {
 	for i, f := range s.spares {
 		if f.size >= size {
@@ -424,20 +332,5 @@ func (s *Store) spareForOpen(size int64, newest *file, used int64) (*file, error
 		if bytes == size {
 			return nil, err
 		}
-	}
-}
-
-// findLSO looks for the newest entry that ends a transaction.
-func (st *Stream) findLSO() {
-	st.lso = log.None
-	for i := len(st.runs) - 1; i >= 0; i-- {
-		if r := st.runs[i]; r.ends != log.None {
-			st.lso = r.ends
-			return
-		}
-	}
-	if st.first > 0 {
-		// Retention only ever cuts behind the end of a transaction.
-		st.lso = st.first - 1
 	}
 }

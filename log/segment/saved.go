@@ -4,7 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
+
+	"github.com/twinspan/twinspan/log"
 )
 
 // saveIndexes writes the index of each sealed file beside it, and the list of
@@ -28,21 +29,27 @@ func (s *Store) saveIndexes() error {
 		for _, id := range sortedKeys(f.runs) {
 			runs = append(runs, f.runs[id])
 		}
-		keeps := slices.Clone(f.keeps)
+		f.refs++ // it must not begin another life meanwhile
 		s.mu.Unlock()
-		b := encodeIndex(f.head, f.end, runs, keeps)
-		if err := s.replace(indexName(f.head.ID), b); err != nil {
+		b := encodeIndex(f.head, f.end, runs)
+		err := s.replace(indexName(f.head.ID), b)
+		if err != nil {
+			s.release(f)
 			return fmt.Errorf("save index of %s: %w", f.name, err)
 		}
 		x, err := decodeIndex(b, int64(len(b)))
 		if err != nil {
+			s.release(f)
 			return err
 		}
 		s.mu.Lock()
 		f.saved = true
+		s.releaseLocked(f)
 		for i, r := range runs {
 			r.indexAt, r.indexed = x.runs[i].at, x.runs[i].crc
-			s.cached += 4 * int64(len(r.index))
+			if f.runs[r.replica.num] == r { // it may have left the journal
+				s.cached += 4 * int64(len(r.index))
+			}
 		}
 		s.evictLocked(nil)
 		s.mu.Unlock()
@@ -107,24 +114,21 @@ func (s *Store) loadIndex(f *file) bool {
 		return false
 	}
 	known := x.id == f.head.ID && x.salt == f.head.Salt && x.end == f.end && f.size >= f.end
-	for _, r := range x.runs {
-		known = known && s.streams[r.stream] != nil
-	}
-	for _, k := range x.keeps {
-		known = known && s.streams[k.stream] != nil
-	}
 	if !known {
 		return false
 	}
-	for _, r := range x.runs {
-		st := s.streams[r.stream]
-		f.runs[r.stream] = &run{
-			stream: st, file: f, first: r.first, count: r.count, bytes: r.bytes, oldest: r.oldest, newest: r.newest,
-			ends: r.ends, epoch: r.epoch, indexAt: r.at, indexed: r.crc,
+	for _, row := range x.runs {
+		r := s.nums[row.replica]
+		if r == nil {
+			continue // dropped, or in its own file
 		}
-	}
-	for _, k := range x.keeps {
-		f.keeps = append(f.keeps, &kept{stream: s.streams[k.stream], offset: k.offset, file: f, entry: k.entry, size: int32(k.size)})
+		if l := s.landings[r]; row.first+log.Offset(row.count)-1 <= l.covered || row.first > l.limit {
+			continue
+		}
+		f.runs[r.num] = &run{
+			replica: r, file: f, first: row.first, count: row.count, lost: row.lost, bytes: row.bytes, oldest: row.oldest,
+			newest: row.newest, ends: row.ends, lac: row.lac, classes: row.classes, indexAt: row.at, indexed: row.crc,
+		}
 	}
 	f.saved = true
 	return true
@@ -159,11 +163,24 @@ func (s *Store) loadElements(r *run) ([]uint32, error) {
 	}
 	out := make([]uint32, r.count)
 	for _, e := range sc.records {
-		if e.Stream == r.stream.id && e.Kind == kindEntry && e.Offset >= r.first && e.Offset <= r.last() {
+		if e.Replica == r.replica.num && e.Offset >= r.first && e.Offset <= r.last() {
 			out[e.Offset-r.first] = indexEntry(e.place, indexBits(e.Topic, e.Flags&flagEnds != 0))
 		}
 	}
 	return out, nil
+}
+
+// needElements loads a run's index, while nobody else is there.
+func (s *Store) needElements(r *run) error {
+	if r.index != nil {
+		return nil
+	}
+	index, err := s.loadElements(r)
+	if err != nil {
+		return fmt.Errorf("%s: index of %s: %w", r.replica.id, r.file.name, err)
+	}
+	s.cacheLocked(r, index)
+	return nil
 }
 
 // cacheLocked keeps a loaded index and lets the one go that was not used for
@@ -171,7 +188,9 @@ func (s *Store) loadElements(r *run) ([]uint32, error) {
 func (s *Store) cacheLocked(r *run, index []uint32) {
 	if r.index == nil {
 		r.index = index
-		s.cached += 4 * int64(len(index))
+		if r.file.runs[r.replica.num] == r { // it may have left the journal
+			s.cached += 4 * int64(len(index))
+		}
 	}
 	s.evictLocked(r.file)
 }

@@ -24,7 +24,7 @@ type scanned struct {
 	records []found // of those groups, in order
 	lost    []touch // named by a group, but not found in it
 	// doubt is where damage ends that no group header accounts for; 0: none. Any
-	// stream without an entry behind it may have lost some there.
+	// replica without an entry behind it may have lost some there.
 	doubt int64
 	// tail is the good beginning of a last group that nothing proves durable.
 	tail     []found

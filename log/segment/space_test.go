@@ -2,8 +2,11 @@ package segment_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,15 +19,14 @@ import (
 func TestFull(t *testing.T) {
 	disk := vfs.NewDisk()
 	c := imageConfig(disk)
-	c.Retention = segment.Retention{}
 	o := open(t, c)
 	w := o.writer("a")
 	disk.SetCapacity(disk.Used() + 300<<10)
-	body := bytes.Repeat([]byte("x"), 4<<10)
+	big := bytes.Repeat([]byte("x"), 4<<10)
 	var err error
 	acked := log.None
 	for range 10000 {
-		if err = w.append(log.TopicData, true, body); err == nil {
+		if err = w.append(log.TopicData, true, big); err == nil {
 			err = w.wait()
 		}
 		if err != nil {
@@ -38,14 +40,14 @@ func TestFull(t *testing.T) {
 	if !o.Stats().Full || o.Fault() != nil {
 		t.Fatalf("stats %+v, fault %v", o.Stats(), o.Fault())
 	}
-	st, err := o.Stream("a")
-	if err != nil {
-		t.Fatal(err)
+	all := func(last log.Offset) {
+		t.Helper()
+		if got, err := readAll(o.replica("a", 1), segment.Query{Unconfirmed: true}); err != nil || len(got) != int(last)+1 {
+			t.Fatalf("%d entries, %v: want %d", len(got), err, last+1)
+		}
 	}
-	if got, err := readAll(st, segment.Query{}); err != nil || len(got) != int(acked)+1 {
-		t.Fatalf("%d entries, %v: want %d", len(got), err, acked+1)
-	}
-	// A restart on the full disk: what is there can be read, cursors move.
+	all(acked)
+	// A restart on the full disk: what is there can be read, fences move.
 	if err := o.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -53,81 +55,149 @@ func TestFull(t *testing.T) {
 	full.SetCapacity(full.Used() + 1<<10)
 	disk, c.FS = full, full
 	o = open(t, c)
-	if st, err = o.Stream("a"); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := readAll(st, segment.Query{}); err != nil || len(got) != int(acked)+1 {
-		t.Fatalf("%d entries, %v: want %d", len(got), err, acked+1)
-	}
-	if err := st.StoreCursor(log.Cursor{Group: "g", Offset: acked}); err != nil {
-		t.Fatal(err)
+	all(acked)
+	d := o.replica("a", 1).Descriptor()
+	if sealed, err := o.Seal(ctx, d, 7); err != nil || sealed.Last != acked {
+		t.Fatalf("seal on a full disk: %+v, %v", sealed, err)
 	}
 	disk.SetCapacity(0)
-	deadline := time.Now().Add(10 * time.Second)
-	for o.Stats().Full && time.Now().Before(deadline) {
-		time.Sleep(time.Millisecond)
-	}
-	w = o.writer("a")
+	await(t, func() bool { return !o.Stats().Full && o.Stats().Spares > 0 })
+	w = o.attach(d, 7)
 	if w.next != acked+1 {
 		t.Fatalf("after the shortage the next entry is %d, want %d", w.next, acked+1)
 	}
 	for range 100 {
-		if err := w.append(log.TopicData, true, body); err != nil {
+		if err := w.append(log.TopicData, true, big); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := w.wait(); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := readAll(st, segment.Query{}); err != nil || len(got) != int(acked)+101 {
-		t.Fatalf("%d entries, %v: want %d", len(got), err, acked+101)
-	}
+	all(acked + 100)
 }
 
-// TestRetentionFindsSpace fills the disk and moves the cursor: no space comes from
-// outside, and every file holds schema entries that have to be copied first.
-func TestRetentionFindsSpace(t *testing.T) {
+// TestSpaceIsFound fills the disk with closed segments: giving some up makes room
+// for appends, and so does their archiving, for which the spare file stands back.
+func TestSpaceIsFound(t *testing.T) {
 	disk := vfs.NewDisk()
 	c := imageConfig(disk)
-	c.GroupBytes = 8 << 10
+	c.JournalBytes = 1 << 30 // nothing leaves by itself
 	o := open(t, c)
-	w := o.writer("a")
-	for deadline := time.Now().Add(5 * time.Second); o.Stats().Spares == 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%+v", o.Stats())
-		}
-	}
+	await(t, func() bool { return o.Stats().Spares > 0 })
 	disk.SetCapacity(disk.Used() + 500<<10)
-	taken := 0
-	for range 5 {
+	first, number := log.Offset(0), uint32(0)
+	fillDisk := func() {
+		t.Helper()
 		var err error
-		for range 10000 {
-			topic := log.TopicData
-			if w.next%20 == 0 {
-				topic = log.TopicSchema
-			}
-			if err = w.append(topic, true, bytes.Repeat([]byte("x"), 2<<10)); err == nil {
-				err = w.wait()
-			}
-			if err != nil {
+		for err == nil {
+			number++
+			var r *segment.Replica
+			var last log.Offset
+			d := describe("a", number, first, first-1, 1, 1)
+			if r, last, err = o.Attach(ctx, d, 1); err != nil {
 				break
 			}
-			taken++
+			w := &writer{r: r, epoch: 1, next: last + 1, lac: last, lso: last}
+			for range 20 {
+				if err = w.append(log.TopicData, true, bytes.Repeat([]byte("x"), 2<<10)); err != nil {
+					break
+				}
+			}
+			if err == nil {
+				err = w.wait()
+			}
+			first = r.Info().Held + 1
+			if closeErr := r.Close(ctx, first-1, first-1); closeErr != nil {
+				t.Fatal(closeErr)
+			}
 		}
 		if !errors.Is(err, log.ErrFull) {
 			t.Fatalf("a full disk gives %v", err)
 		}
-		if err := w.st.StoreCursor(log.Cursor{Group: "g", Offset: w.st.Bounds().LAC}); err != nil {
+	}
+	fillDisk()
+	for i := uint32(1); i < number/2; i++ {
+		if err := o.replica("a", i).Drop(ctx); err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(5 * time.Second); o.Stats().Full; time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("retention found no space: %+v", o.Stats())
+	}
+	await(t, func() bool { return !o.Stats().Full })
+	before := number
+	fillDisk()
+	if number <= before {
+		t.Fatal("nothing went in after half was given up")
+	}
+	if err := o.stop(); err != nil {
+		t.Fatal(err)
+	}
+	capacity := disk.Used() + 1<<10
+	disk = disk.Restart()
+	disk.SetCapacity(capacity)
+	c.FS, c.JournalBytes = disk, 128<<10
+	o = open(t, c)
+	await(t, func() bool { return o.Stats().Archived > 5 && !o.Stats().Full })
+	fillDisk()
+}
+
+// TestFullAnywhere takes the space away at random moments of a random load, and
+// gives it back: whatever fails then says so, nothing dies, and no promise is lost.
+func TestFullAnywhere(t *testing.T) {
+	runs := 25
+	if testing.Short() {
+		runs = 5
+	}
+	base := uint64(time.Now().UnixNano())
+	failures := 0
+	for i := range runs {
+		seed := base + uint64(i)
+		r := rand.New(rand.NewPCG(seed, 1))
+		disk, p := vfs.NewDisk(), newPromise()
+		s, err := segment.Open(crashConfig(disk))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ran := make(chan error, 1)
+		go func() { ran <- s.Run(context.Background()) }()
+		stop := make(chan struct{})
+		var tide sync.WaitGroup
+		tide.Go(func() { // the space comes and goes
+			r := rand.New(rand.NewPCG(seed, 2))
+			for {
+				select {
+				case <-stop:
+					disk.SetCapacity(0)
+					return
+				case <-time.After(time.Duration(r.IntN(3000)) * time.Microsecond):
+					disk.SetCapacity(disk.Used() + r.Int64N(100<<10))
+				}
+				time.Sleep(time.Duration(r.IntN(3000)) * time.Microsecond)
+				disk.SetCapacity(0)
+			}
+		})
+		for range 12 {
+			if err := work(r, s, p); errors.Is(err, log.ErrFull) {
+				failures++
+			} else if err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
 			}
 		}
-		w = o.writer("a")
+		close(stop)
+		tide.Wait()
+		if err := holds(s, p); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		if err := errors.Join(s.Fault(), s.Close(), <-ran); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		if err := verify(image{disk: disk.Image(r), promise: p}); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
 	}
-	t.Logf("%d entries went through %d KiB", taken, (disk.Used()+500<<10)>>10)
+	if failures == 0 {
+		t.Fatal("there always was space")
+	}
+	t.Logf("%d requests failed for want of space, nothing was lost; seeds from %d", failures, base)
 }
 
 // TestOneOwner checks the lock and the identity of the directory.

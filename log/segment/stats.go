@@ -11,6 +11,7 @@ type counts struct {
 	metaWrites     int64
 	metaTime       time.Duration
 	trimmed        int64
+	archived       int64
 	groupSizes     [groupBuckets]int64
 }
 
@@ -36,14 +37,19 @@ type Stats struct {
 	Syncs       int64         // fdatasyncs of the journal
 	SyncTime    time.Duration // all of them together
 	MetaWrites  int64
-	Streams     int
+	Streams     int // with a replica here
+	Replicas    int
+	Archived    int // of them, wholly in their own files
 	Files       int // journal files, spares apart
 	Spares      int
-	DiskBytes   int64 // of journal files and spares
-	EntryBytes  int64 // records that are kept
-	Trimmed     int64 // entries given up by retention
-	Suspect     int   // segments in which damage is known
-	Full        bool  // no room for the next journal file
+	DiskBytes   int64   // of journal files, spares, and replicas' own files
+	OwnBytes    int64   // of replicas' own files
+	OwnRatio    float64 // bytes of the records in them, as in the journal, for each byte of the files; 0: no file
+	Archivings  int64   // files written
+	EntryBytes  int64   // records in the journal that are needed
+	Trimmed     int64   // entries given up, with their replica or by compaction
+	Suspect     int     // replicas in which damage is known
+	Full        bool    // no room for the next journal file
 	Fault       string
 }
 
@@ -55,7 +61,10 @@ func (s *Store) Stats() Stats {
 	out := Stats{
 		Appends: c.appends, AppendBytes: c.bytes, Groups: c.groups, GroupSizes: append([]int64(nil), c.groupSizes[:]...),
 		Syncs: c.syncs, SyncTime: c.syncTime, MetaWrites: c.metaWrites, Files: len(s.files), Spares: len(s.spares),
-		Trimmed: c.trimmed, Full: s.full != nil,
+		Trimmed: c.trimmed, Full: s.full != nil, Archivings: c.archived, OwnBytes: s.stored, DiskBytes: s.stored,
+	}
+	if s.stored > 0 {
+		out.OwnRatio = float64(s.raw) / float64(s.stored)
 	}
 	if s.fault != nil {
 		out.Fault = s.fault.Error()
@@ -69,28 +78,23 @@ func (s *Store) Stats() Stats {
 	if s.reserve != nil {
 		out.DiskBytes += s.reserve.size
 	}
-	for _, st := range s.streams {
-		if st.created {
-			out.Streams++
+	streams := map[string]struct{}{}
+	for _, r := range s.replicas {
+		if !r.created {
+			continue
 		}
-		out.Suspect += len(st.damaged)
-		if st.suspect && len(st.damaged) == 0 {
+		streams[r.id.Stream] = struct{}{}
+		out.Replicas++
+		if r.shelved {
+			out.Archived++
+		}
+		if r.suspectLocked() {
 			out.Suspect++
 		}
-		for _, r := range st.runs {
-			out.EntryBytes += r.bytes
+		for _, x := range r.runs {
+			out.EntryBytes += x.bytes
 		}
 	}
+	out.Streams = len(streams)
 	return out
-}
-
-// Bytes is what the stream's kept records take.
-func (st *Stream) Bytes() int64 {
-	st.store.mu.Lock()
-	defer st.store.mu.Unlock()
-	var n int64
-	for _, r := range st.runs {
-		n += r.bytes
-	}
-	return n
 }

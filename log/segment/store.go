@@ -1,20 +1,24 @@
-// Package segment keeps the entries of a storage node on disk: one journal
-// shared by all streams, group commit, recovery, indexes and retention. It knows
-// no network. DESIGN.md of package log says why it is built this way.
+// Package segment keeps the entries of a storage node on disk, as replicas of
+// segments: one journal shared by all of them, group commit, recovery, indexes,
+// and compressed files of their own for segments that are closed. It knows no
+// network. DESIGN.md of package log says why it is built this way.
 package segment
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/rs/zerolog"
 
 	"github.com/twinspan/twinspan/log"
@@ -26,31 +30,23 @@ type Config struct {
 	Dir  string // made when missing; nothing else may live in it
 	Name string // the node's name; a directory made under another one is refused
 
-	FileBytes    int64         // of a journal file; 64 MiB; 1 MiB to 1 GiB
-	GroupBytes   int           // most bytes of one group commit; 4 MiB; one record may be more
-	SegmentBytes int64         // a stream's segment is closed beyond it; 1 GiB
-	SpareFiles   int           // pre-written files kept ready; 1
-	IdleCommit   time.Duration // the last group is proven durable after this much silence; 20ms
+	FileBytes  int64         // of a journal file; 64 MiB; 1 MiB to 1 GiB
+	GroupBytes int           // most bytes of one group commit; 4 MiB; one record may be more
+	SpareFiles int           // pre-written files kept ready; 1; of those that become free, up to half of JournalBytes
+	IdleCommit time.Duration // the last group is proven durable after this much silence; 20ms
 
-	Retention      Retention
-	RetentionEvery time.Duration // 10s
-	KeepTopics     []log.Topic   // topics whose entries outlive retention; schema by default
+	JournalBytes int64         // closed segments leave the journal while its files are larger; 1 GiB
+	ClosedMax    int           // or while it has more of them than this; 256
+	BlockBytes   int           // of records compressed together, where they leave; 256 KiB
+	TidyEvery    time.Duration // the journal is looked at so often, besides; 10s
 
 	IndexCacheBytes int64         // indexes of sealed files kept in memory; 64 MiB
-	OpenFilesMax    int           // sealed files kept open; 256
+	OpenFilesMax    int           // sealed files, and as many segments' own files, kept open; 256
 	RetryEvery      time.Duration // after running out of space; 1s
 
 	FS     vfs.FS           // the operating system's by default
 	Now    func() time.Time // time.Now
 	Logger zerolog.Logger
-}
-
-// Retention says when an entry may go, provided that it lies at or below every
-// cursor of its stream. Zero: no limit of that kind; both zero: nothing goes.
-// Either limit alone lets an entry go.
-type Retention struct {
-	BytesMax int64         // per stream
-	AgeMax   time.Duration // by the entry's AppendedAt
 }
 
 func (c Config) withDefaults() Config {
@@ -65,10 +61,10 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	def(&c.FileBytes, 64<<20)
-	def(&c.SegmentBytes, 1<<30)
+	def(&c.JournalBytes, 1<<30)
 	def(&c.IndexCacheBytes, 64<<20)
 	dur(&c.IdleCommit, 20*time.Millisecond)
-	dur(&c.RetentionEvery, 10*time.Second)
+	dur(&c.TidyEvery, 10*time.Second)
 	dur(&c.RetryEvery, time.Second)
 	if c.GroupBytes == 0 {
 		c.GroupBytes = 4 << 20
@@ -79,8 +75,11 @@ func (c Config) withDefaults() Config {
 	if c.OpenFilesMax == 0 {
 		c.OpenFilesMax = 256
 	}
-	if c.KeepTopics == nil {
-		c.KeepTopics = []log.Topic{log.TopicSchema}
+	if c.ClosedMax == 0 {
+		c.ClosedMax = 256
+	}
+	if c.BlockBytes == 0 {
+		c.BlockBytes = 256 << 10
 	}
 	if c.FS == nil {
 		c.FS = vfs.OS{}
@@ -104,8 +103,10 @@ func (c Config) validate() error {
 		return fmt.Errorf("journal file of %d bytes: want a multiple of %d from %d to %d", c.FileBytes, page, fileBytesMin, FileBytesMax)
 	case c.GroupBytes < page || int64(c.GroupBytes) > FileBytesMax/4:
 		return fmt.Errorf("group of %d bytes: want %d to %d", c.GroupBytes, page, FileBytesMax/4)
-	case c.Retention.BytesMax < 0 || c.Retention.AgeMax < 0:
-		return errors.New("retention limits must not be negative")
+	case c.JournalBytes < 0 || c.ClosedMax < 0:
+		return errors.New("limits of the journal must not be negative")
+	case c.BlockBytes < page || c.BlockBytes > 16<<20:
+		return fmt.Errorf("block of %d bytes: want %d to %d", c.BlockBytes, page, 16<<20)
 	}
 	return nil
 }
@@ -120,29 +121,37 @@ type Store struct {
 	node [16]byte
 
 	mu       sync.Mutex
-	names    map[string]*Stream
-	streams  map[uint32]*Stream
-	files    []*file       // ascending ids; the last one is active
-	filling  *group        // takes appends; the committer swaps it for idle
-	idle     *group        // nil while the committer writes it
-	room     chan struct{} // owner: the Store; closed and replaced when waiting appends should look again
-	fault    error         // why the journal is dead; never cleared
-	closing  bool
-	spares   []*file // pre-written, not in the journal
-	reserve  *file   // for an Open on a full disk; nil while there is no space for it
-	need     int64   // bytes of a spare the committer waits for; 0: none
-	full     error   // why there is no spare: out of space
-	nextID   uint32  // of streams
-	newID    uint64  // id of the newest file ever activated
-	active   *file   // the last of files; replaced by the committer
-	released []*file // to be recycled once nobody reads them
-	deferred []*file // trimmed, but the meta on disk still lists them
-	spareSeq uint64  // numbers the names of spares
-	metaSeq  uint64  // version of the state in memory
-	opened   int     // sealed files whose handle is open
-	cached   int64   // bytes of loaded indexes
-	clock    uint64  // ticks with every use of a sealed file
-	counts   counts
+	replicas map[ID]*Replica
+	nums     map[uint32]*Replica // those with a line in the meta, by their number
+	floors   map[string]floor
+	shelves  map[string]ranges // segments that are wholly in their own files, by stream
+	stored   int64             // bytes of all own files, and of the records in them
+	raw      int64
+	opens    map[*archive]struct{} // own files whose handle is open
+	// The generation asked for, and the one that is durable.
+	generation, generationSafe uint64
+	files                      []*file       // ascending ids; the last one is active
+	filling                    *group        // takes appends; the committer swaps it for idle
+	idle                       *group        // nil while the committer writes it
+	room                       chan struct{} // owner: the Store; closed and replaced when waiting appends should look again
+	fault                      error         // why the journal is dead; never cleared
+	closing                    bool
+	spares                     []*file // pre-written, not in the journal
+	reserve                    *file   // for an Open on a full disk; nil while there is no space for it
+	need                       int64   // bytes of a spare the committer waits for; 0: none
+	full                       error   // why there is no spare: out of space
+	lent                       bool    // the spares' space is needed for something else just now
+	nextID                     uint32  // of replicas
+	newID                      uint64  // id of the newest file ever activated
+	active                     *file   // the last of files; replaced by the committer
+	released                   []*file // to be recycled once nobody reads them
+	deferred                   []*file // not needed, but the meta on disk still lists them
+	spareSeq                   uint64  // numbers the names of spares
+	metaSeq                    uint64  // version of the state in memory
+	opened                     int     // sealed files whose handle is open
+	cached                     int64   // bytes of loaded indexes
+	clock                      uint64  // ticks with every use of a sealed file
+	counts                     counts
 
 	metaMu  sync.Mutex // one writer of meta; taken before mu
 	meta    *metaStore
@@ -151,7 +160,7 @@ type Store struct {
 	// Signals, one token each: owner the Store, never closed.
 	work   chan struct{} // the filling group got its first record
 	supply chan struct{} // the supplier should look at spares and released files
-	chores chan struct{} // the keeper should look at indexes and segments
+	chores chan struct{} // the keeper should look at indexes and the journal's size
 	spared chan struct{} // a spare is there, or there is no space
 
 	// Only the committer, and Open before it.
@@ -162,9 +171,14 @@ type Store struct {
 	unproven bool // the last group has no group behind it
 	prover   *group
 
+	encoder *zstd.Encoder // of replicas' own files; both are safe for concurrent use
+	decoder *zstd.Decoder
+	scratch scratch
+
 	// Only Open.
-	doubts  []doubt
-	missing []uint64 // ids of journal files that should be there
+	doubts   []doubt
+	missing  []uint64 // ids of journal files that should be there
+	landings map[*Replica]*landing
 
 	stop     chan struct{} // closed by Close
 	stopOnce sync.Once
@@ -184,12 +198,20 @@ func Open(cfg Config) (*Store, error) {
 	}
 	s := &Store{
 		cfg: cfg, fs: cfg.FS, log: cfg.Logger,
-		names: map[string]*Stream{}, streams: map[uint32]*Stream{},
+		replicas: map[ID]*Replica{}, nums: map[uint32]*Replica{}, floors: map[string]floor{}, shelves: map[string]ranges{},
+		opens:   map[*archive]struct{}{},
 		filling: newGroup(min(cfg.GroupBytes, 1<<20)), idle: newGroup(min(cfg.GroupBytes, 1<<20)),
 		room:   make(chan struct{}),
 		prover: newGroup(page), chores: make(chan struct{}, 1),
 		work: make(chan struct{}, 1), supply: make(chan struct{}, 1), spared: make(chan struct{}, 1),
 		stop: make(chan struct{}), ended: make(chan struct{}),
+	}
+	var err error
+	if s.encoder, err = newEncoder(); err != nil {
+		return nil, fmt.Errorf("zstd encoder: %w", err)
+	}
+	if s.decoder, err = newDecoder(); err != nil {
+		return nil, fmt.Errorf("zstd decoder: %w", err)
 	}
 	if err := s.fs.MkdirAll(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("log directory: %w", err)
@@ -210,8 +232,8 @@ func Open(cfg Config) (*Store, error) {
 
 func (s *Store) path(name string) string { return filepath.Join(s.cfg.Dir, name) }
 
-// Run commits, prepares files, and applies retention until ctx ends or Close is
-// called; then it commits what is queued and closes everything. It returns the
+// Run commits, prepares files, and moves closed segments out of the journal until
+// ctx ends or Close is called; then it commits what is queued and closes everything. It returns the
 // error that killed the journal: a failed write or sync is never tried again,
 // because nothing is known about the bytes any more.
 func (s *Store) Run(ctx context.Context) error {
@@ -246,6 +268,12 @@ func (s *Store) Run(ctx context.Context) error {
 	<-committed
 	close(helpersStop)
 	helpers.Wait()
+	if s.Fault() == nil {
+		// What was confirmed since the last record or change of the meta.
+		if err := s.persist(); err != nil && !errors.Is(err, log.ErrFull) {
+			s.die(err)
+		}
+	}
 	err := s.Fault()
 	return errors.Join(err, s.closeFiles())
 }
@@ -257,8 +285,8 @@ func (s *Store) refuse() {
 	s.closing = true
 	s.wakeLocked()
 	signal(s.work)
-	for _, st := range s.streams {
-		st.notify()
+	for _, r := range s.replicas {
+		r.notify()
 	}
 }
 
@@ -304,8 +332,8 @@ func (s *Store) dieLocked(err error) {
 	s.wakeLocked()
 	signal(s.work)
 	signal(s.spared)
-	for _, st := range s.streams {
-		st.notify()
+	for _, r := range s.replicas {
+		r.notify()
 	}
 }
 
@@ -334,12 +362,21 @@ func signal(c chan struct{}) {
 }
 
 func (s *Store) closeFiles() error {
+	s.metaMu.Lock()
+	defer s.metaMu.Unlock()
 	s.mu.Lock()
 	files := slices.Concat(s.files, s.spares, s.released, s.deferred)
 	if s.reserve != nil {
 		files = append(files, s.reserve)
 	}
 	s.files, s.spares, s.released, s.deferred, s.reserve = nil, nil, nil, nil, nil
+	for a := range s.opens {
+		if err := a.handle.Close(); err != nil {
+			s.log.Warn().Err(err).Str("file", a.path).Msg("close of a segment's file failed; nothing was unwritten in it")
+		}
+		a.handle = nil
+	}
+	clear(s.opens)
 	s.mu.Unlock()
 	var errs []error
 	for _, f := range files {
@@ -349,6 +386,7 @@ func (s *Store) closeFiles() error {
 	}
 	if s.meta != nil {
 		errs = append(errs, s.meta.close())
+		s.meta = nil
 	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())
@@ -356,83 +394,10 @@ func (s *Store) closeFiles() error {
 	return errors.Join(errs...)
 }
 
-// Stream is the stream of that name, or log.ErrNoStream.
-func (s *Store) Stream(name string) (*Stream, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st, ok := s.names[name]
-	if !ok || !st.created {
-		return nil, fmt.Errorf("stream %q: %w", name, log.ErrNoStream)
-	}
-	return st, nil
-}
-
-// Streams are the names of all streams, sorted.
-func (s *Store) Streams() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := make([]string, 0, len(s.names))
-	for name, st := range s.names {
-		if st.created {
-			out = append(out, name)
-		}
-	}
-	slices.Sort(out)
-	return out
-}
-
 // UUID is the directory's identity, drawn when it was made.
 func (s *Store) UUID() string { return hex.EncodeToString(s.node[:]) }
 
-// persist makes the state in memory durable in meta. Several callers share one
-// write: whoever comes while a write runs finds its change in the next one.
-func (s *Store) persist() error {
-	s.mu.Lock()
-	s.metaSeq++
-	want := s.metaSeq
-	s.mu.Unlock()
-	s.metaMu.Lock()
-	defer s.metaMu.Unlock()
-	if s.metaEnd >= want {
-		return nil
-	}
-	s.mu.Lock()
-	if s.fault != nil {
-		defer s.mu.Unlock()
-		return fmt.Errorf("%w: %w", log.ErrUnavailable, s.fault)
-	}
-	m := s.snapshotLocked()
-	s.mu.Unlock()
-	start := s.cfg.Now()
-	err := s.meta.write(s.fs, s.cfg.Dir, m)
-	if isFull(err) {
-		return fmt.Errorf("store meta: %w: %w", log.ErrFull, err)
-	}
-	if err != nil {
-		err = fmt.Errorf("store meta: %w", err)
-		s.die(err)
-		return fmt.Errorf("%w: %w", log.ErrUnknown, err)
-	}
-	s.metaEnd = m.Version
-	s.mu.Lock()
-	s.counts.metaWrites++
-	s.counts.metaTime += s.cfg.Now().Sub(start)
-	s.mu.Unlock()
-	return nil
-}
-
-func (s *Store) snapshotLocked() *meta {
-	m := &meta{Version: s.metaSeq, Node: s.cfg.Name, UUID: s.UUID(), Newest: s.newID, NextID: s.nextID}
-	for _, f := range s.files {
-		if f.sealed {
-			m.Files = append(m.Files, metaFile{f.head.ID, f.end})
-		}
-	}
-	for _, id := range sortedKeys(s.streams) {
-		m.Streams = append(m.Streams, s.streams[id].metaLocked())
-	}
-	return m
-}
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
 
 func newIdentity() (id [16]byte, err error) {
 	_, err = rand.Read(id[:])

@@ -8,14 +8,12 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-	"go.uber.org/goleak"
 
 	"github.com/twinspan/twinspan/log"
+	"github.com/twinspan/twinspan/log/quorum"
 	"github.com/twinspan/twinspan/log/segment"
 	"github.com/twinspan/twinspan/log/vfs"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // opened is a running store that the test's end closes.
 type opened struct {
@@ -58,66 +56,98 @@ func (o *opened) stop() error {
 	return <-o.ran
 }
 
-// writer appends at one epoch and waits when told.
-type writer struct {
-	st    *segment.Stream
-	epoch log.Epoch
-	next  log.Offset
+var members = []quorum.Member{
+	{Node: "a1", UUID: "a1", City: "a"}, {Node: "a2", UUID: "a2", City: "a"}, {Node: "b1", UUID: "b1", City: "b"},
 }
 
-func (o *opened) writer(name string) *writer {
+// describe makes a descriptor of a segment with that many members.
+func describe(stream string, number uint32, first, lso log.Offset, epoch log.Epoch, nodes int) quorum.Descriptor {
+	return quorum.Descriptor{
+		Stream: stream, Segment: number, First: first, FirstLSO: lso, Epoch: epoch, Generation: 1,
+		Members: members[:nodes], Rule: quorum.NodeRule{Total: nodes/2 + 1}, Protected: true,
+	}
+}
+
+// writer appends to one replica and confirms when told.
+type writer struct {
+	r     *segment.Replica
+	epoch log.Epoch
+	next  log.Offset
+	lac   log.Offset
+	lso   log.Offset // of what was appended
+}
+
+func (o *opened) attach(d quorum.Descriptor, epoch log.Epoch) *writer {
 	o.t.Helper()
-	st, status, err := o.Fence(context.Background(), name, 0, true)
+	r, last, err := o.Attach(context.Background(), d, epoch)
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	return &writer{st, status.Epoch, status.Last + 1}
+	return &writer{r, epoch, last + 1, r.Info().LAC, r.Info().LSO}
+}
+
+// writer attaches the first segment of a stream.
+func (o *opened) writer(stream string) *writer {
+	o.t.Helper()
+	return o.attach(describe(stream, 1, 0, log.None, 1, 1), 1)
 }
 
 func (w *writer) append(topic log.Topic, ends bool, payload []byte) error {
-	err := w.st.Append(context.Background(), &segment.Append{
-		Epoch: w.epoch, Offset: w.next, LAC: log.None, Topic: topic, Ends: ends, Time: time.Now().UnixMicro(),
+	err := w.r.Append(context.Background(), &segment.Append{
+		Epoch: w.epoch, Offset: w.next, LAC: w.lac, Topic: topic, Ends: ends, Time: time.Now().UnixMicro(),
 		Checksum: segment.Checksum(payload), Payload: payload,
 	})
 	if err == nil {
+		if ends {
+			w.lso = w.next
+		}
 		w.next++
 	}
 	return err
 }
 
-// wait blocks until everything appended is durable.
-func (w *writer) wait() error {
+// durable blocks until everything appended is.
+func (w *writer) durable() error {
 	for {
-		status, changed, err := w.st.Status()
-		if err != nil {
+		p, changed, err := w.r.Progress(w.epoch)
+		if err = errors.Join(err, p.Err); err != nil {
 			return err
 		}
-		if status.Broken != nil {
-			return status.Broken
-		}
-		if status.Last >= w.next-1 {
+		if p.Last >= w.next-1 {
 			return nil
 		}
 		select {
 		case <-changed:
 		case <-time.After(10 * time.Second):
-			return fmt.Errorf("nothing durable beyond %d of %d", status.Last, w.next-1)
+			return fmt.Errorf("nothing durable beyond %d of %d", p.Last, w.next-1)
 		}
 	}
 }
 
-// readAll reads the stream from an offset up to what is confirmed.
-func readAll(st *segment.Stream, q segment.Query) ([]log.Entry, error) {
+// wait blocks until everything appended is durable, and confirms it.
+func (w *writer) wait() error {
+	if err := w.durable(); err != nil {
+		return err
+	}
+	w.lac = w.next - 1
+	return w.r.Confirm(w.epoch, w.lac)
+}
+
+// end closes the segment behind what was appended.
+func (w *writer) end() error { return w.r.Close(context.Background(), w.next-1, w.lso) }
+
+// readAll reads a replica from an offset up to what may be shown.
+func readAll(r *segment.Replica, q segment.Query) ([]log.Entry, error) {
 	var out []log.Entry
 	for {
-		entries, _, next, err := st.Read(q, nil, nil)
+		entries, _, next, err := r.Read(q, nil, nil)
 		if err != nil {
 			return out, err
 		}
 		for _, e := range entries {
 			out = append(out, e.Entry)
 		}
-		if next == q.From {
+		if next <= q.From {
 			return out, nil
 		}
 		q.From = next
@@ -139,7 +169,7 @@ func TestAppendReadReopen(t *testing.T) {
 		}
 		for range 3000 {
 			for _, w := range []*writer{a, b} {
-				if err := w.append(log.TopicData, w.next%3 == 0, payload(w.st.Name(), int(w.next))); err != nil {
+				if err := w.append(log.TopicData, w.next%3 == 0, payload(w.r.ID().Stream, int(w.next))); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -149,11 +179,11 @@ func TestAppendReadReopen(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, name := range []string{"a", "b"} {
-			st, err := o.Stream(name)
+			r, err := o.Replica(segment.ID{Stream: name, Segment: 1})
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := readAll(st, segment.Query{})
+			got, err := readAll(r, segment.Query{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -161,12 +191,12 @@ func TestAppendReadReopen(t *testing.T) {
 				t.Fatalf("life %d stream %s: %d entries, want %d", life, name, len(got), total)
 			}
 			for i, e := range got {
-				if string(e.Payload) != string(payload(name, i)) || e.Offset != log.Offset(i) || e.EndsTransaction != (i%3 == 0) {
+				if string(e.Payload) != string(payload(name, i)) || e.Offset != log.Offset(i) || e.EndsTransaction != (i%3 == 0) || e.Epoch != 1 {
 					t.Fatalf("stream %s entry %d differs", name, i)
 				}
 			}
-			if b := st.Bounds(); b.LSO != log.Offset((total-1)/3*3) || b.LAC != log.Offset(total-1) {
-				t.Fatalf("bounds %+v", b)
+			if i := r.Info(); i.LSO != log.Offset((total-1)/3*3) || i.LAC != log.Offset(total-1) || i.Held != i.LAC || i.Entries != int64(total) {
+				t.Fatalf("info %+v", i)
 			}
 		}
 		if err := o.stop(); err != nil {
@@ -194,36 +224,56 @@ func BenchmarkAppend1KiB(b *testing.B) {
 	b.ReportMetric(float64(b.N)/float64(max(1, o.Stats().Syncs)), "appends/sync")
 }
 
-// TestManyEpochs opens writer after writer: the list of segments stays bounded,
-// and every epoch but the newest is fenced where it ended.
-func TestManyEpochs(t *testing.T) {
-	c := imageConfig(vfs.NewDisk())
-	c.Retention = segment.Retention{}
-	o := open(t, c)
-	var st *segment.Stream
-	const epochs = 1500
-	for i := range epochs {
-		w := o.writer("s")
-		st = w.st
-		if err := errors.Join(w.append(log.TopicData, true, payload("s", i)), w.wait()); err != nil {
+// TestConfirmed: readers see what is confirmed, never more, and the LSO follows.
+func TestConfirmed(t *testing.T) {
+	disk := vfs.NewDisk()
+	o := open(t, imageConfig(disk))
+	w := o.attach(describe("s", 3, 100, 98, 7, 3), 7)
+	if w.next != 100 {
+		t.Fatalf("a segment from 100 starts at %d", w.next)
+	}
+	for i := range 10 {
+		if err := w.append(log.TopicData, i%4 == 3, payload("s", i)); err != nil {
 			t.Fatal(err)
 		}
-		if i == 0 {
-			continue
-		}
-		p, _, err := st.Progress(w.epoch - 1)
-		if err != nil || !errors.Is(p.Err, log.ErrFenced) || p.Last != log.Offset(i-1) {
-			t.Fatalf("epoch %d: %+v, %v", w.epoch-1, p, err)
+	}
+	if err := w.durable(); err != nil {
+		t.Fatal(err)
+	}
+	seen := func(what string, q segment.Query, want int) {
+		t.Helper()
+		q.From = max(q.From, 100)
+		if got, err := readAll(w.r, q); err != nil || len(got) != want {
+			t.Fatalf("%s: %d entries, %v: want %d", what, len(got), err, want)
 		}
 	}
-	for epoch := log.Epoch(1); epoch < epochs; epoch++ {
-		p, _, err := st.Progress(epoch)
-		if err != nil || !errors.Is(p.Err, log.ErrFenced) || p.Last != log.Offset(epoch-1) && p.Last != log.None {
-			t.Fatalf("epoch %d: %+v, %v", epoch, p, err)
+	seen("nothing is confirmed", segment.Query{}, 0)
+	seen("unconfirmed", segment.Query{Unconfirmed: true}, 10)
+	for _, c := range []struct{ lac, lso log.Offset }{{99, 98}, {102, 98}, {103, 103}, {106, 103}, {105, 103}, {109, 107}} {
+		if err := w.r.Confirm(7, c.lac); err != nil {
+			t.Fatal(err)
 		}
+		st, _, err := w.r.State()
+		if err != nil || st.LSO != c.lso {
+			t.Fatalf("confirmed %d: %+v, %v: want LSO %d", c.lac, st, err, c.lso)
+		}
+		seen("confirmed", segment.Query{}, int(st.LAC-99))
+		seen("committed", segment.Query{Committed: true}, max(0, int(c.lso-99)))
 	}
-	entries, err := readAll(st, segment.Query{})
-	if err != nil || len(entries) != epochs {
-		t.Fatalf("%d entries: %v", len(entries), err)
+	if err := w.r.Confirm(6, 109); !errors.Is(err, log.ErrFenced) {
+		t.Fatalf("confirm of an older epoch: %v", err)
+	}
+	// What records told is known after a restart.
+	w.lac = 109
+	if err := errors.Join(w.append(log.TopicData, false, []byte("x")), w.durable(), o.stop()); err != nil {
+		t.Fatal(err)
+	}
+	o = open(t, imageConfig(disk.Restart()))
+	r, err := o.Replica(segment.ID{Stream: "s", Segment: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i := r.Info(); i.LAC != 109 || i.LSO != 107 || i.Held != 110 || i.First != 100 || i.Epoch != 7 {
+		t.Fatalf("after a restart: %+v", i)
 	}
 }

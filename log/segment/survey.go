@@ -27,7 +27,7 @@ func (s *Store) survey() (listing, error) {
 	for _, e := range entries {
 		prefix, id, ok := parseName(e.Name)
 		switch {
-		case e.Dir && e.Name == "lost+found", e.Name == "lock":
+		case e.Dir && (e.Name == "lost+found" || e.Name == shelvesDir), e.Name == "lock":
 		case e.Dir:
 			out.foreign = append(out.foreign, e.Name)
 		case e.Name == metaNames[0] || e.Name == metaNames[1]:
@@ -93,7 +93,11 @@ func (s *Store) loadMeta(dir listing) (*meta, error) {
 	s.meta = &metaStore{}
 	m = &meta{Version: 1, Node: s.cfg.Name, UUID: s.UUID()}
 	s.metaSeq, s.metaEnd = 1, 1
-	return m, s.meta.write(s.fs, s.cfg.Dir, m)
+	b, err := encodeMeta(m, nil)
+	if err != nil {
+		return nil, err
+	}
+	return m, s.meta.write(s.fs, s.cfg.Dir, b)
 }
 
 // openJournals opens the journal files that are still wanted and hands the
@@ -126,7 +130,7 @@ func (s *Store) openJournals(dir listing, m *meta) error {
 		case err == nil && f.head.Node != s.node:
 			return errors.Join(fmt.Errorf("%s comes from another node: %w", f.name, log.ErrIdentity), h.Close())
 		case err != nil && !listed && id < m.Newest:
-			f.head.ID = id // trimmed, the removal was cut short
+			f.head.ID = id // given up, the removal was cut short
 		case err != nil:
 			return errors.Join(fmt.Errorf("%s: both headers are unreadable: %w", f.name, errors.Join(log.ErrSuspect, err)), h.Close())
 		}

@@ -21,6 +21,7 @@ type OpKind string
 
 // The operations that change a Disk.
 const (
+	OpMkdir    OpKind = "mkdir"
 	OpCreate   OpKind = "create"
 	OpWrite    OpKind = "write"
 	OpSync     OpKind = "sync"
@@ -54,12 +55,19 @@ type Disk struct {
 	mu       sync.Mutex
 	names    map[string]*inode // what a running process sees
 	durable  map[string]*inode // what a SyncDir secured
-	pending  []func(map[string]*inode)
+	pending  []change          // of names, in order
+	dirs     map[string]bool   // made with MkdirAll, which is durable at once
 	locks    map[string]bool
 	capacity int64 // bytes; 0: no limit
 	seq      int64
 	hook     func(Op) Fault
 	after    func(Op)
+}
+
+// change of a name that waits for the SyncDir of its directory.
+type change struct {
+	dir   string
+	apply func(map[string]*inode)
 }
 
 type inode struct {
@@ -70,7 +78,7 @@ type inode struct {
 
 // NewDisk is an empty disk of unlimited size.
 func NewDisk() *Disk {
-	return &Disk{names: map[string]*inode{}, durable: map[string]*inode{}, locks: map[string]bool{}}
+	return &Disk{names: map[string]*inode{}, durable: map[string]*inode{}, dirs: map[string]bool{}, locks: map[string]bool{}}
 }
 
 // SetHook makes h decide the fate of each operation. h runs with no lock held
@@ -125,6 +133,7 @@ func (d *Disk) Restart() *Disk {
 		return c
 	}
 	out := NewDisk()
+	out.dirs = maps.Clone(d.dirs)
 	for n, f := range d.names {
 		out.names[n] = copyOf(f)
 	}
@@ -136,17 +145,28 @@ func (d *Disk) Restart() *Disk {
 
 // Image is the disk as a power cut at this moment could leave it: of the bytes
 // not synced each sector is kept, lost or garbage, and of the names changed
-// since the last SyncDir a prefix survived.
+// since the last SyncDir of their directory a prefix survived.
 func (d *Disk) Image(r *rand.Rand) *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	names := maps.Clone(d.durable)
-	for _, op := range d.pending[:r.IntN(len(d.pending)+1)] {
-		op(names)
+	kept := map[string]int{} // how many changes of a directory survive
+	for _, c := range d.pending {
+		kept[c.dir]++
+	}
+	for _, dir := range slices.Sorted(maps.Keys(kept)) {
+		kept[dir] = r.IntN(kept[dir] + 1)
+	}
+	for _, c := range d.pending {
+		if kept[c.dir] > 0 {
+			kept[c.dir]--
+			c.apply(names)
+		}
 	}
 	mood := r.IntN(4) // 0: all lost, 1: all kept, else a mixture
 	seen := map[*inode]*inode{}
 	out := NewDisk()
+	out.dirs = maps.Clone(d.dirs)
 	for _, n := range slices.Sorted(maps.Keys(names)) {
 		f := names[n]
 		c, ok := seen[f]
@@ -246,8 +266,22 @@ func (d *Disk) do(kind OpKind, name string, n int, apply func() error, failed fu
 	return nil
 }
 
-// MkdirAll does nothing: directories are only prefixes of names.
-func (d *Disk) MkdirAll(string) error { return nil }
+// MkdirAll makes dir and its parents, durably.
+func (d *Disk) MkdirAll(dir string) error {
+	dir = filepath.Clean(dir)
+	d.mu.Lock()
+	there := d.dirs[dir]
+	d.mu.Unlock()
+	if there {
+		return nil
+	}
+	return d.do(OpMkdir, dir, 0, func() error {
+		for ; dir != "/" && dir != "."; dir = filepath.Dir(dir) {
+			d.dirs[dir] = true
+		}
+		return nil
+	}, nil)
+}
 
 // Create makes an empty file.
 func (d *Disk) Create(name string) (File, error) {
@@ -256,7 +290,7 @@ func (d *Disk) Create(name string) (File, error) {
 		if d.names[name] != nil {
 			return fs.ErrExist
 		}
-		d.change(func(m map[string]*inode) { m[name] = f })
+		d.change(name, func(m map[string]*inode) { m[name] = f })
 		return nil
 	}, nil)
 	if err != nil {
@@ -265,10 +299,10 @@ func (d *Disk) Create(name string) (File, error) {
 	return &diskFile{d: d, f: f, name: name}, nil
 }
 
-// change applies a change of names now and remembers it for SyncDir.
-func (d *Disk) change(op func(map[string]*inode)) {
-	op(d.names)
-	d.pending = append(d.pending, op)
+// change applies a change of a name now and remembers it for SyncDir.
+func (d *Disk) change(name string, apply func(map[string]*inode)) {
+	apply(d.names)
+	d.pending = append(d.pending, change{filepath.Dir(name), apply})
 }
 
 // Open opens an existing file.
@@ -282,14 +316,17 @@ func (d *Disk) Open(name string) (File, error) {
 	return &diskFile{d: d, f: f, name: name}, nil
 }
 
-// Rename replaces newName.
+// Rename replaces newName, which is in the same directory.
 func (d *Disk) Rename(oldName, newName string) error {
 	return d.do(OpRename, oldName, 0, func() error {
 		f := d.names[oldName]
 		if f == nil {
 			return fs.ErrNotExist
 		}
-		d.change(func(m map[string]*inode) {
+		if filepath.Dir(oldName) != filepath.Dir(newName) {
+			return syscall.EXDEV // the log never does; the model of unsynced names would have to know
+		}
+		d.change(oldName, func(m map[string]*inode) {
 			delete(m, oldName)
 			m[newName] = f
 		})
@@ -303,31 +340,44 @@ func (d *Disk) Remove(name string) error {
 		if d.names[name] == nil {
 			return fs.ErrNotExist
 		}
-		d.change(func(m map[string]*inode) { delete(m, name) })
+		d.change(name, func(m map[string]*inode) { delete(m, name) })
 		return nil
 	}, nil)
 }
 
-// List returns the files directly in dir.
+// List returns what lies directly in dir.
 func (d *Disk) List(dir string) ([]Info, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	dir = filepath.Clean(dir)
 	var out []Info
-	for _, n := range slices.Sorted(maps.Keys(d.names)) {
-		if filepath.Dir(n) == filepath.Clean(dir) && !strings.HasSuffix(n, "/") {
-			out = append(out, Info{Name: filepath.Base(n), Size: int64(len(d.names[n].current))})
+	for n, f := range d.names {
+		if filepath.Dir(n) == dir {
+			out = append(out, Info{Name: filepath.Base(n), Size: int64(len(f.current))})
 		}
 	}
+	for n := range d.dirs {
+		if filepath.Dir(n) == dir {
+			out = append(out, Info{Name: filepath.Base(n), Dir: true})
+		}
+	}
+	if len(out) == 0 && !d.dirs[dir] {
+		return nil, fmt.Errorf("list %s: %w", dir, fs.ErrNotExist)
+	}
+	slices.SortFunc(out, func(a, b Info) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
 }
 
-// SyncDir makes all changes of names durable.
+// SyncDir makes all changes of names in dir durable.
 func (d *Disk) SyncDir(dir string) error {
 	return d.do(OpSyncDir, dir, 0, func() error {
-		for _, op := range d.pending {
-			op(d.durable)
-		}
-		d.pending = nil
+		d.pending = slices.DeleteFunc(d.pending, func(c change) bool {
+			if c.dir != filepath.Clean(dir) {
+				return false
+			}
+			c.apply(d.durable)
+			return true
+		})
 		return nil
 	}, nil)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"sort"
 	"syscall"
 )
@@ -12,8 +13,26 @@ import (
 // OS is the operating system's file system.
 type OS struct{}
 
-// MkdirAll makes the directory and its parents, readable by the owner only.
-func (OS) MkdirAll(dir string) error { return os.MkdirAll(dir, 0o750) }
+// MkdirAll makes the directory and its parents, readable by the owner and the
+// group only.
+func (fsys OS) MkdirAll(dir string) error {
+	var made []string // parents of what is missing, the deepest first
+	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
+		if _, err := os.Stat(d); err == nil || !errors.Is(err, os.ErrNotExist) || d == filepath.Dir(d) {
+			break
+		}
+		made = append(made, filepath.Dir(d))
+	}
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	for _, d := range made {
+		if err := fsys.SyncDir(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // Create makes an empty file.
 func (OS) Create(name string) (File, error) {

@@ -13,6 +13,7 @@ import (
 // durable after File.Sync; a create, rename or remove after SyncDir of the
 // directory. Errors are those of package os (fs.ErrNotExist, syscall.ENOSPC).
 type FS interface {
+	// MkdirAll makes dir and its missing parents, durably.
 	MkdirAll(dir string) error
 	// Create makes an empty file; it fails with fs.ErrExist when there is one.
 	Create(name string) (File, error)

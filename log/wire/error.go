@@ -20,11 +20,13 @@ func (m *Error) encode(b []byte) []byte { return putText(le.AppendUint16(b, m.Co
 func (m *Error) decode(d *decoder)      { m.Code, m.Text = d.u16(), d.text() }
 
 // codes are fixed for ever; the index in the table is the code. The order also
-// decides which one travels when an error wraps several.
+// decides which one travels when an error wraps several, but that
+// log.ErrUnavailable says the least.
 var codes = [...]error{
 	1: log.ErrFenced, 2: log.ErrSuspect, 3: log.ErrTrimmed, 4: log.ErrNoStream, 5: log.ErrTooLarge,
 	6: log.ErrCursorBehind, 7: log.ErrIdentity, 8: log.ErrFull, 9: log.ErrUnknown, 10: log.ErrProtocol,
-	11: log.ErrClosed, 12: log.ErrUnavailable,
+	11: log.ErrClosed, 12: log.ErrUnavailable, 13: log.ErrElsewhere, 14: log.ErrGeneration,
+	15: log.ErrStale,
 }
 
 const textMax = 2 << 10
@@ -35,7 +37,7 @@ const textMax = 2 << 10
 func ErrorOf(err error) *Error {
 	m := &Error{Code: 12, Text: strings.ToValidUTF8(err.Error(), "?")}
 	for code, sentinel := range codes {
-		if sentinel != nil && errors.Is(err, sentinel) {
+		if sentinel != nil && sentinel != log.ErrUnavailable && errors.Is(err, sentinel) {
 			m.Code = uint16(code)
 			break
 		}

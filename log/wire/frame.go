@@ -13,8 +13,8 @@ import (
 
 // Versions this program speaks.
 const (
-	VersionMin = 1
-	VersionMax = 1
+	VersionMin = 2
+	VersionMax = 2
 )
 
 // Sizes of frames, in bytes.
@@ -34,30 +34,34 @@ type Kind uint8
 
 // The messages. FORMAT.md says who sends which when.
 const (
-	KindHello       Kind = 1
-	KindWelcome     Kind = 2
-	KindSeal        Kind = 3
-	KindSealed      Kind = 4
-	KindAttach      Kind = 5
-	KindAttached    Kind = 6
-	KindAppend      Kind = 7
-	KindAck         Kind = 8
-	KindLAC         Kind = 9
-	KindRead        Kind = 10
-	KindReading     Kind = 11
-	KindData        Kind = 12
-	KindCredit      Kind = 13
-	KindTail        Kind = 14
-	KindError       Kind = 15
-	KindPing        Kind = 16
-	KindBounds      Kind = 17
-	KindBoundsOK    Kind = 18
-	KindStreams     Kind = 19
-	KindStreamsOK   Kind = 20
-	KindCursors     Kind = 21
-	KindCursorsOK   Kind = 22
-	KindStoreCursor Kind = 23
-	KindDone        Kind = 24
+	KindHello     Kind = 1
+	KindWelcome   Kind = 2
+	KindSeal      Kind = 3
+	KindSealed    Kind = 4
+	KindAttach    Kind = 5
+	KindAttached  Kind = 6
+	KindAppend    Kind = 7
+	KindAck       Kind = 8
+	KindLAC       Kind = 9
+	KindRead      Kind = 10
+	KindReading   Kind = 11
+	KindData      Kind = 12
+	KindCredit    Kind = 13
+	KindTail      Kind = 14
+	KindError     Kind = 15
+	KindPing      Kind = 16
+	KindBounds    Kind = 17
+	KindBoundsOK  Kind = 18
+	KindStreams   Kind = 19
+	KindStreamsOK Kind = 20
+	KindDone      Kind = 21
+	KindClose     Kind = 22
+	KindCopy      Kind = 23
+	KindMeta      Kind = 24
+	KindMetaOK    Kind = 25
+	KindRaft      Kind = 26
+	KindAdmin     Kind = 27
+	KindAdminOK   Kind = 28
 )
 
 var kindNames = [...]string{
@@ -65,8 +69,8 @@ var kindNames = [...]string{
 	KindAttached: "Attached", KindAppend: "Append", KindAck: "Ack", KindLAC: "LAC", KindRead: "Read",
 	KindReading: "Reading", KindData: "Data", KindCredit: "Credit", KindTail: "Tail", KindError: "Error",
 	KindPing: "Ping", KindBounds: "Bounds", KindBoundsOK: "BoundsOK", KindStreams: "Streams",
-	KindStreamsOK: "StreamsOK", KindCursors: "Cursors", KindCursorsOK: "CursorsOK",
-	KindStoreCursor: "StoreCursor", KindDone: "Done",
+	KindStreamsOK: "StreamsOK", KindDone: "Done", KindClose: "Close", KindCopy: "Copy", KindMeta: "Meta",
+	KindMetaOK: "MetaOK", KindRaft: "Raft", KindAdmin: "Admin", KindAdminOK: "AdminOK",
 }
 
 func (k Kind) String() string {
@@ -99,7 +103,7 @@ func ParseHeader(b []byte, limit int) (Header, error) {
 		return Header{}, fmt.Errorf("frame header of %d bytes: %w: %w", len(b), ErrFrame, log.ErrProtocol)
 	}
 	h := Header{Length: int(le.Uint32(b)), Kind: Kind(b[4]), crc: le.Uint32(b[8:])}
-	if b[5] != 0 || b[6] != 0 || b[7] != 0 || int(h.Kind) >= len(kindNames) || h.Kind == 0 {
+	if b[5] != 0 || b[6] != 0 || b[7] != 0 || int(h.Kind) >= len(kindNames) || kindNames[h.Kind] == "" {
 		return Header{}, fmt.Errorf("frame header %x is none of this protocol: %w: %w", b[:HeaderSize], ErrFrame, log.ErrProtocol)
 	}
 	if h.Length > limit {

@@ -8,10 +8,26 @@ import (
 	"github.com/twinspan/twinspan/log"
 )
 
+// Purpose says who opens a connection.
+type Purpose uint8
+
+// The purposes.
+const (
+	PurposeClient Purpose = 1 // a writer, a reader, requests
+	PurposeNode   Purpose = 2 // another node of the cluster
+	PurposeTool   Purpose = 3 // an operator's command
+)
+
 // Hello opens a connection.
 type Hello struct {
 	VersionMin, VersionMax uint16
-	Client                 string // for the node's log
+	Purpose                Purpose
+	// Generation is the newest one of the cluster that the sender knows; 0: none.
+	// A node that is behind it must not serve any more.
+	Generation uint64
+	City       string // of the sender; empty: none
+	Client     string // for the node's log; of a node its name
+	UUID       string // of a node's directory; empty: not a node
 }
 
 const helloMagic = 0x4e505754 // "TWPN"
@@ -22,13 +38,23 @@ func (m *Hello) encode(b []byte) []byte {
 	b = le.AppendUint32(b, helloMagic)
 	b = le.AppendUint16(b, m.VersionMin)
 	b = le.AppendUint16(b, m.VersionMax)
-	return putText(b, m.Client)
+	b = append(b, byte(m.Purpose))
+	b = le.AppendUint64(b, m.Generation)
+	return putText(putText(putText(b, m.City), m.Client), m.UUID)
 }
+
+// decode takes the versions first: a Hello of another version is known by them,
+// whatever follows.
 func (m *Hello) decode(d *decoder) {
 	if magic := d.u32(); d.err == nil && magic != helloMagic {
 		d.err = fmt.Errorf("magic %08x", magic)
 	}
-	m.VersionMin, m.VersionMax, m.Client = d.u16(), d.u16(), d.text()
+	m.VersionMin, m.VersionMax = d.u16(), d.u16()
+	if d.err == nil && (m.VersionMin > VersionMax || m.VersionMax < VersionMin) {
+		d.b = nil // Negotiate says so
+		return
+	}
+	m.Purpose, m.Generation, m.City, m.Client, m.UUID = Purpose(d.u8()), d.u64(), d.text(), d.text(), d.text()
 }
 
 // Negotiate is the highest version both sides speak, or log.ErrProtocol.
@@ -45,6 +71,9 @@ type Welcome struct {
 	Version uint16
 	Node    string
 	UUID    string
+	City    string
+	// Generation of the cluster as the node has it on disk.
+	Generation uint64
 	// IdleMS is after how much silence the node drops the connection.
 	IdleMS uint32
 }
@@ -55,45 +84,12 @@ func (m *Welcome) encode(b []byte) []byte {
 	b = le.AppendUint16(b, m.Version)
 	b = putText(b, m.Node)
 	b = putText(b, m.UUID)
+	b = putText(b, m.City)
+	b = le.AppendUint64(b, m.Generation)
 	return le.AppendUint32(b, m.IdleMS)
 }
 func (m *Welcome) decode(d *decoder) {
-	m.Version, m.Node, m.UUID, m.IdleMS = d.u16(), d.text(), d.text(), d.u32()
-}
-
-// Seal fences a stream: no epoch below Epoch stores anything any more.
-type Seal struct {
-	Stream string
-	Epoch  log.Epoch // 0: the node chooses the next one
-	Create bool
-}
-
-// Kind is KindSeal.
-func (*Seal) Kind() Kind { return KindSeal }
-func (m *Seal) encode(b []byte) []byte {
-	b = putText(b, m.Stream)
-	b = le.AppendUint64(b, uint64(m.Epoch))
-	return putFlag(b, m.Create)
-}
-func (m *Seal) decode(d *decoder) {
-	m.Stream, m.Epoch, m.Create = d.text(), log.Epoch(d.u64()), d.flag()
-}
-
-// Sealed answers Seal: the fence is durable, and this is where the stream ends.
-type Sealed struct {
-	Segment uint32
-	Last    log.Offset
-	Bounds  log.Bounds
-}
-
-// Kind is KindSealed.
-func (*Sealed) Kind() Kind { return KindSealed }
-func (m *Sealed) encode(b []byte) []byte {
-	b = le.AppendUint32(b, m.Segment)
-	return putBounds(putOffset(b, m.Last), m.Bounds)
-}
-func (m *Sealed) decode(d *decoder) {
-	m.Segment, m.Last, m.Bounds = d.u32(), d.offset(), d.bounds()
+	m.Version, m.Node, m.UUID, m.City, m.Generation, m.IdleMS = d.u16(), d.text(), d.text(), d.text(), d.u64(), d.u32()
 }
 
 func putBounds(b []byte, x log.Bounds) []byte {
@@ -106,27 +102,6 @@ func putBounds(b []byte, x log.Bounds) []byte {
 func (d *decoder) bounds() log.Bounds {
 	return log.Bounds{First: d.offset(), LAC: d.offset(), LSO: d.offset(), Epoch: log.Epoch(d.u64())}
 }
-
-// Attach makes the connection the stream's append connection at an epoch.
-type Attach struct {
-	Stream string
-	Epoch  log.Epoch
-}
-
-// Kind is KindAttach.
-func (*Attach) Kind() Kind { return KindAttach }
-func (m *Attach) encode(b []byte) []byte {
-	return le.AppendUint64(putText(b, m.Stream), uint64(m.Epoch))
-}
-func (m *Attach) decode(d *decoder) { m.Stream, m.Epoch = d.text(), log.Epoch(d.u64()) }
-
-// Attached answers Attach. The next Append carries Last+1.
-type Attached struct{ Last log.Offset }
-
-// Kind is KindAttached.
-func (*Attached) Kind() Kind               { return KindAttached }
-func (m *Attached) encode(b []byte) []byte { return putOffset(b, m.Last) }
-func (m *Attached) decode(d *decoder)      { m.Last = d.offset() }
 
 // Append stores one entry. It is not answered one by one: Ack is cumulative.
 type Append struct {
@@ -341,56 +316,6 @@ func (m *StreamsOK) decode(d *decoder) {
 		m.Names = append(m.Names, d.text())
 	}
 }
-
-// Cursors asks for a stream's cursors.
-type Cursors struct{ Stream string }
-
-// Kind is KindCursors.
-func (*Cursors) Kind() Kind               { return KindCursors }
-func (m *Cursors) encode(b []byte) []byte { return putText(b, m.Stream) }
-func (m *Cursors) decode(d *decoder)      { m.Stream = d.text() }
-
-// CursorsOK answers Cursors.
-type CursorsOK struct{ Cursors []log.Cursor }
-
-const cursorFixed = 4 + 8 + 4 + 8
-
-func putCursor(b []byte, c log.Cursor) []byte {
-	b = putOffset(putText(b, c.Group), c.Offset)
-	b = putText(b, c.GTIDSet)
-	return le.AppendUint64(b, uint64(c.UpdatedAt.UnixMicro()))
-}
-
-func (d *decoder) cursor() log.Cursor {
-	return log.Cursor{Group: d.text(), Offset: d.offset(), GTIDSet: d.text(), UpdatedAt: time.UnixMicro(int64(d.u64())).UTC()}
-}
-
-// Kind is KindCursorsOK.
-func (*CursorsOK) Kind() Kind { return KindCursorsOK }
-func (m *CursorsOK) encode(b []byte) []byte {
-	b = le.AppendUint32(b, uint32(len(m.Cursors)))
-	for _, c := range m.Cursors {
-		b = putCursor(b, c)
-	}
-	return b
-}
-func (m *CursorsOK) decode(d *decoder) {
-	m.Cursors = nil
-	for range d.count(cursorFixed) {
-		m.Cursors = append(m.Cursors, d.cursor())
-	}
-}
-
-// StoreCursor stores one cursor.
-type StoreCursor struct {
-	Stream string
-	Cursor log.Cursor
-}
-
-// Kind is KindStoreCursor.
-func (*StoreCursor) Kind() Kind               { return KindStoreCursor }
-func (m *StoreCursor) encode(b []byte) []byte { return putCursor(putText(b, m.Stream), m.Cursor) }
-func (m *StoreCursor) decode(d *decoder)      { m.Stream, m.Cursor = d.text(), d.cursor() }
 
 // Done says that a request without a result succeeded.
 type Done struct{}

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/twinspan/twinspan/log"
+	"github.com/twinspan/twinspan/log/quorum"
 	"github.com/twinspan/twinspan/log/wire"
 )
 
@@ -26,18 +27,31 @@ var fresh = map[wire.Kind]func() wire.Message{
 	wire.KindError: func() wire.Message { return &wire.Error{} }, wire.KindPing: func() wire.Message { return &wire.Ping{} },
 	wire.KindBounds: func() wire.Message { return &wire.Bounds{} }, wire.KindBoundsOK: func() wire.Message { return &wire.BoundsOK{} },
 	wire.KindStreams: func() wire.Message { return &wire.Streams{} }, wire.KindStreamsOK: func() wire.Message { return &wire.StreamsOK{} },
-	wire.KindCursors: func() wire.Message { return &wire.Cursors{} }, wire.KindCursorsOK: func() wire.Message { return &wire.CursorsOK{} },
-	wire.KindStoreCursor: func() wire.Message { return &wire.StoreCursor{} }, wire.KindDone: func() wire.Message { return &wire.Done{} },
+	wire.KindClose: func() wire.Message { return &wire.Close{} }, wire.KindCopy: func() wire.Message { return &wire.Copy{} },
+	wire.KindMeta: func() wire.Message { return &wire.Meta{} }, wire.KindMetaOK: func() wire.Message { return &wire.MetaOK{} },
+	wire.KindRaft:  func() wire.Message { return &wire.Raft{} },
+	wire.KindAdmin: func() wire.Message { return &wire.Admin{} }, wire.KindAdminOK: func() wire.Message { return &wire.AdminOK{} },
+	wire.KindDone: func() wire.Message { return &wire.Done{} },
+}
+
+var descriptor = quorum.Descriptor{
+	Stream: "订单", Segment: 3, First: 17, FirstLSO: 15, Epoch: 4, Generation: 7, Protected: true,
+	Members: []quorum.Member{{Node: "a1", UUID: "0a", City: "a"}, {Node: "b1", UUID: "0b", City: "b"}},
+	Rule:    quorum.NodeRule{Total: 2, Cities: map[string]int{"a": 1, "b": 1}},
 }
 
 func samples() []wire.Message {
 	at := time.Date(2026, 11, 21, 3, 4, 5, 678000, time.UTC)
 	b := log.Bounds{First: 7, LAC: 99, LSO: 98, Epoch: 3}
-	cursor := log.Cursor{Group: "订单", Offset: log.None, GTIDSet: "u:1-5", UpdatedAt: at}
 	return []wire.Message{
-		&wire.Hello{VersionMin: 1, VersionMax: 2, Client: "c"}, &wire.Welcome{Version: 1, Node: "a1", UUID: "00", IdleMS: 5},
-		&wire.Seal{Stream: "s", Epoch: 4, Create: true}, &wire.Sealed{Segment: 2, Last: 99, Bounds: b},
-		&wire.Attach{Stream: "s", Epoch: 4}, &wire.Attached{Last: log.None},
+		&wire.Hello{VersionMin: 2, VersionMax: 3, Purpose: wire.PurposeNode, Generation: 7, City: "a", Client: "c", UUID: "0c"},
+		&wire.Admin{Verb: "status", Request: []byte("{}")}, &wire.AdminOK{Response: []byte("[]")},
+		&wire.Welcome{Version: 2, Node: "a1", UUID: "00", City: "a", Generation: 7, IdleMS: 5},
+		&wire.Seal{Descriptor: descriptor, Epoch: 4}, &wire.Sealed{Last: 99, LAC: 98, LSO: 97, Closed: true, End: 100, EndLSO: 99},
+		&wire.Attach{Descriptor: descriptor, Epoch: 4}, &wire.Attached{Last: log.None},
+		&wire.Close{Stream: "s", Segment: 4, Last: 99, LSO: 98},
+		&wire.Copy{Stream: "s", Segment: 4, From: 5, To: 100, Credit: 1 << 20, Raw: true},
+		&wire.Meta{Request: []byte("request")}, &wire.MetaOK{Response: []byte("response")}, &wire.Raft{},
 		&wire.Append{Offset: 5, LAC: 4, Time: at.UnixMicro(), Topic: 3, Ends: true, Checksum: 9, Payload: []byte("payload")},
 		&wire.Ack{Last: 5}, &wire.LAC{LAC: 5},
 		&wire.Read{Stream: "s", From: 1, To: 9, Committed: true, Credit: 1 << 20, Topics: []log.Topic{1, 2}},
@@ -48,8 +62,7 @@ func samples() []wire.Message {
 		}},
 		&wire.Credit{Bytes: 5}, &wire.Tail{Next: 8, Bounds: b}, &wire.Error{Code: 1, Text: "no"}, &wire.Ping{},
 		&wire.Bounds{Stream: "s"}, &wire.BoundsOK{Bounds: b}, &wire.Streams{}, &wire.StreamsOK{Names: []string{"a", "b"}},
-		&wire.Cursors{Stream: "s"}, &wire.CursorsOK{Cursors: []log.Cursor{cursor}},
-		&wire.StoreCursor{Stream: "s", Cursor: cursor}, &wire.Done{},
+		&wire.Done{},
 	}
 }
 
@@ -131,6 +144,8 @@ func TestErrorsTravel(t *testing.T) {
 		{log.ErrNoStream, log.ErrNoStream}, {log.ErrTooLarge, log.ErrTooLarge}, {log.ErrCursorBehind, log.ErrCursorBehind},
 		{log.ErrIdentity, log.ErrIdentity}, {log.ErrFull, log.ErrFull}, {log.ErrUnknown, log.ErrUnknown},
 		{log.ErrProtocol, log.ErrProtocol}, {log.ErrUnavailable, log.ErrUnavailable},
+		{log.ErrElsewhere, log.ErrElsewhere}, {log.ErrGeneration, log.ErrGeneration}, {log.ErrStale, log.ErrStale},
+		{fmt.Errorf("%w: %w", log.ErrUnavailable, log.ErrElsewhere), log.ErrElsewhere},
 		{log.ErrClosed, log.ErrUnavailable}, {errors.New("anything"), log.ErrUnavailable},
 	} {
 		m := wire.ErrorOf(fmt.Errorf("stream %q: %w", "s", c.sent))
@@ -165,6 +180,9 @@ func FuzzFrame(f *testing.F) {
 			}
 			return
 		}
+		if foreign(m) {
+			return
+		}
 		if again := wire.Encode(nil, m); !bytes.Equal(again, b[:n]) {
 			t.Fatalf("%v decodes and encodes to something else:\n%x\n%x", m.Kind(), b[:n], again)
 		}
@@ -188,8 +206,85 @@ func FuzzBody(f *testing.F) {
 			}
 			return
 		}
+		if foreign(m) {
+			return
+		}
 		if again := wire.Encode(nil, m)[wire.HeaderSize:]; !bytes.Equal(again, body) {
 			t.Fatalf("%v decodes and encodes to something else:\n%x\n%x", m.Kind(), body, again)
+		}
+	})
+}
+
+// foreign says that m is the greeting of a program of another version, of which
+// only the versions are read.
+func foreign(m wire.Message) bool {
+	h, ok := m.(*wire.Hello)
+	return ok && (h.VersionMin > wire.VersionMax || h.VersionMax < wire.VersionMin)
+}
+
+func TestGreetingOfOtherVersions(t *testing.T) {
+	for _, c := range []struct {
+		min, max, want uint16
+	}{{1, 1, 0}, {1, 2, 2}, {2, 2, 2}, {2, 9, 2}, {3, 9, 0}} {
+		b := wire.Encode(nil, &wire.Hello{VersionMin: c.min, VersionMax: c.max, Purpose: wire.PurposeClient, Client: "c"})
+		m, _, err := parse(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := m.(*wire.Hello).Negotiate()
+		if v != c.want || (c.want == 0) != errors.Is(err, log.ErrProtocol) {
+			t.Errorf("versions %d to %d: %d, %v; want %d", c.min, c.max, v, err, c.want)
+		}
+	}
+	// What version 1 said behind its versions is not this version's.
+	one := []byte{0x54, 0x57, 0x50, 0x4e, 1, 0, 1, 0, 1, 0, 0, 0, 'c'}
+	var h wire.Hello
+	if err := wire.Decode(&h, one); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Negotiate(); !errors.Is(err, log.ErrProtocol) {
+		t.Fatal(err)
+	}
+}
+
+func TestDescriptors(t *testing.T) {
+	b := wire.AppendDescriptor(nil, &descriptor)
+	x, err := wire.ParseDescriptor(b)
+	if d := cmp.Diff(descriptor, x); err != nil || d != "" {
+		t.Fatal(err, d)
+	}
+	unordered := bytes.Clone(b)
+	i := bytes.Index(unordered, []byte("a\x01\x00\x00\x00\x01\x00\x00\x00b"))
+	if i < 0 {
+		t.Fatalf("%x", b)
+	}
+	unordered[i] = 'c'
+	crowd := descriptor
+	crowd.Members = make([]quorum.Member, quorum.NodesMax+1)
+	rule := descriptor
+	rule.Rule.Total = -1
+	for name, bad := range map[string][]byte{
+		"cities out of order": unordered, "cut": b[:len(b)-1], "more": append(bytes.Clone(b), 0), "empty": nil,
+		"too many members": wire.AppendDescriptor(nil, &crowd), "negative rule": wire.AppendDescriptor(nil, &rule),
+	} {
+		if _, err := wire.ParseDescriptor(bad); !errors.Is(err, log.ErrProtocol) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func FuzzDescriptor(f *testing.F) {
+	f.Add(wire.AppendDescriptor(nil, &descriptor))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		x, err := wire.ParseDescriptor(b)
+		if err != nil {
+			if !errors.Is(err, wire.ErrFrame) || !errors.Is(err, log.ErrProtocol) {
+				t.Fatalf("unnamed error %v", err)
+			}
+			return
+		}
+		if again := wire.AppendDescriptor(nil, &x); !bytes.Equal(again, b) {
+			t.Fatalf("decodes and encodes to something else:\n%x\n%x", b, again)
 		}
 	})
 }

@@ -2,18 +2,20 @@
 // twinspan to it, from one run in which both take turns on the same machine.
 //
 //	go run ./test/bench            all of it
-//	go run ./test/bench apply      one part: decode, append or apply
+//	go run ./test/bench apply      one part: decode, append, apply or log
 //	go run ./test/bench -workload b,c -flavor mariadb1011 -scale 0.2 apply
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/twinspan/twinspan/internal/mysqltest"
 )
@@ -43,30 +45,50 @@ func main() {
 	flag.Float64Var(&s.scale, "scale", 0.2, "of the apply part's tables and backlogs; 1 is the full size")
 	flag.BoolVar(&s.strict, "strict", false, "exit 3 when a workload of the apply part is below its target ratio")
 	flag.Int64Var(&s.seed, "seed", 1, "of the generated rows")
-	flag.StringVar(&s.journal, "dir", "", "folder for the append part's journal (default: a temporary one)")
+	flag.StringVar(&s.journal, "dir", "", "folder for the journals of the append and log parts (default: a temporary one)")
+	l := logSettings{}
+	flag.IntVar(&l.window, "window", 1024, "entries in flight in the log part's comparison")
+	flag.DurationVar(&l.spell, "spell", 5*time.Second, "how long each measurement of the log part takes")
+	flag.IntVar(&l.segments, "segments", 10000, "closed segments of the log part's cold start")
+	flag.StringVar(&l.only, "only", "", "of the log part: compare, streams, cities, recovery, cold, separated by commas (default: all)")
+	flag.StringVar(&l.profile, "profile", "", "`folder` for CPU profiles of our side of the log part's comparison")
 	flag.Parse()
 	var err error
 	if s.flavor, err = mysqltest.ParseFlavor(*flavor); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(2)
 	}
+	l.settings = s
 	parts := flag.Args()
 	if len(parts) == 0 {
 		parts = []string{"decode", "append", "apply"}
 	}
-	all := map[string]func(context.Context, settings) error{"decode": decode, "append": appendEntries, "apply": apply}
+	all := map[string]func(context.Context, settings) error{
+		"decode": decode, "append": appendEntries, "apply": apply,
+		"log": func(ctx context.Context, _ settings) error { return benchLog(ctx, l) },
+	}
+	if len(parts) > 1 && parts[0] == childWriter {
+		if err := childMain(s, parts[1], parts[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	for _, p := range parts {
 		f, ok := all[p]
 		if !ok {
-			fmt.Fprintf(os.Stderr, "bench: no part %q: decode, append or apply\n", p)
+			fmt.Fprintf(os.Stderr, "bench: no part %q: decode, append, apply or log\n", p)
 			os.Exit(2)
 		}
 		if err := f(ctx, s); err != nil {
 			fmt.Fprintf(os.Stderr, "bench %s: %v\n", p, err)
 			stop()
-			os.Exit(1) //nolint:gocritic // stop was called
+			if errors.Is(err, errTarget) {
+				os.Exit(3)
+			}
+			os.Exit(1)
 		}
 	}
 }

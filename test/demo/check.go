@@ -24,13 +24,14 @@ type result struct {
 	kills              int
 	lost, doubled      int
 	differences        int64
+	farEntries         int64 // bytes of entries that the consumer took from another city
 }
 
 func (r result) good() bool { return r.lost == 0 && r.doubled == 0 && r.differences == 0 }
 
 func (r result) String() string {
-	return fmt.Sprintf("RESULT demo rows=%d transactions=%d rows_per_second=%.0f lag_p99_ms=%d kills=%d lost=%d doubled=%d differences=%d",
-		r.rows, r.transactions, r.rowsPerSecond, r.lagP99.Milliseconds(), r.kills, r.lost, r.doubled, r.differences)
+	return fmt.Sprintf("RESULT demo rows=%d transactions=%d rows_per_second=%.0f lag_p99_ms=%d kills=%d lost=%d doubled=%d differences=%d consumer_far_entry_bytes=%d",
+		r.rows, r.transactions, r.rowsPerSecond, r.lagP99.Milliseconds(), r.kills, r.lost, r.doubled, r.differences, r.farEntries)
 }
 
 // check compares what A committed with what the log and B have.
@@ -58,8 +59,18 @@ func (d *demo) check(ctx context.Context) (result, error) {
 		res.differences += int64(n)
 	}
 
+	d.screen.phase("comparing what the nodes hold, entry by entry (twinspan log verify)")
+	n, err := d.verifyLog(ctx)
+	if err != nil {
+		return res, err
+	}
+	res.differences += n
+	if res.farEntries, err = d.showCrossings(ctx); err != nil {
+		return res, err
+	}
+
 	d.screen.phase("comparing every row (twinspan verify)")
-	n, err := d.verify(ctx)
+	n, err = d.verify(ctx)
 	if err != nil {
 		return res, err
 	}
@@ -125,10 +136,11 @@ func (d *demo) verify(ctx context.Context) (int64, error) {
 // leaveRunning says how to look at what runs, and how to end it.
 func (d *demo) leaveRunning() error {
 	var pids []string
-	for _, r := range harness.Roles() {
+	for _, r := range d.pipeline.Roles() {
 		pid, _ := d.pipeline.Process(r)
 		pids = append(pids, fmt.Sprint(pid))
 	}
+	pids = append(pids, fmt.Sprint(d.pipeline.NetworkPID()))
 	for _, s := range []*mysqltest.Server{d.target, d.standby, d.primary} {
 		pids = append(pids, fmt.Sprint(s.PID()))
 	}
@@ -143,8 +155,10 @@ func (d *demo) leaveRunning() error {
 Everything is still running.
   twinspan     %[1]s status -c %[2]s
                %[1]s topic read -c %[2]s data --limit 5
+               %[1]s log status -c %[2]s
                %[1]s verify -c %[2]s
-  metrics      %[3]s/metrics (producer)  %[4]s/metrics (consumer)  %[5]s/metrics (node)
+  metrics      %[3]s/metrics (producer)  %[4]s/metrics (consumer)  %[5]s/metrics (node a1)
+  between      curl -d '{"from":"a","to":"b","delay":15000000,"cut":"hold"}' %[11]s/way   and to heal it without "cut"
   primary A    %[6]s
   standby A    %[7]s
   target B     %[8]s
@@ -152,6 +166,6 @@ Everything is still running.
   end it       %[10]s
 
 `, d.binary, d.pipeline.ConfigFile(harness.Ops), d.pipeline.AdminURL(harness.Producer), d.pipeline.AdminURL(harness.Consumer),
-		d.pipeline.AdminURL(harness.Node), client(d.primary), client(d.standby), client(d.target), d.dir, stop)
+		d.pipeline.AdminURL(d.pipeline.Nodes()[0]), client(d.primary), client(d.standby), client(d.target), d.dir, stop, d.pipeline.WAN().URL)
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,6 +30,7 @@ type demo struct {
 	primary, standby, target *mysqltest.Server
 	pipeline                 *harness.Pipeline
 	load                     *workload.Workload
+	crossed                  crossed
 	pulse                    *pulse
 	began, loaded            time.Time
 }
@@ -39,7 +41,7 @@ func (d *demo) run(ctx context.Context) (result, error) {
 		do   func(context.Context) error
 	}{
 		{"starting three servers and the replication in A", d.startServers},
-		{"starting twinspan", d.startPipeline},
+		{"starting twinspan: nodes in A, B and C, a producer, a consumer", d.startPipeline},
 		{"filling the tables", d.prepare},
 		{"load, with crashes", d.drive},
 		{"waiting for B to catch up", d.catchUp},
@@ -97,6 +99,7 @@ func (d *demo) startPipeline(ctx context.Context) error {
 	var err error
 	d.pipeline, err = harness.New(harness.Config{
 		Binary: d.binary, Dir: d.dir, Stream: stream, Source: d.standby, Target: d.target, Detach: d.keep,
+		Cities: &harness.Cities{RoundTrip: d.delay},
 	})
 	if err != nil {
 		return err
@@ -132,7 +135,9 @@ func (d *demo) drive(ctx context.Context) error {
 	g.Go(func() error { return d.load.Run(gctx) })
 	g.Go(func() error { return d.pulse.write(gctx) })
 	g.Go(func() error { return d.pulse.read(gctx) })
-	g.Go(func() error { return d.crash(gctx) })
+	if !d.calm {
+		g.Go(func() error { return d.crash(gctx) })
+	}
 	err := g.Wait()
 	stopWatching()
 	watchers.Wait()
@@ -144,17 +149,24 @@ func (d *demo) drive(ctx context.Context) error {
 	return err
 }
 
-// crash is the plan of a run: every process at least once, the standby in
-// between, and the large transaction under fire.
+// cityAway is how long a whole city stays down.
+const cityAway = 3 * time.Second
+
+// crash is the plan of a run: every process at least once, the standby in between,
+// all nodes of a city at once, and the large transaction under fire.
 func (d *demo) crash(ctx context.Context) error {
 	r := rand.New(rand.NewPCG(d.seed, 99))
-	first := harness.Roles()
-	second := harness.Roles()
-	r.Shuffle(3, func(i, j int) { first[i], first[j] = first[j], first[i] })
-	r.Shuffle(3, func(i, j int) { second[i], second[j] = second[j], second[i] })
+	lost, other := "a", "b"
+	if r.IntN(2) == 0 {
+		lost, other = other, lost
+	}
+	// One after the other those that the city's end does not take with it.
+	single := append(d.pipeline.In(other), d.pipeline.In("c")...)
+	single = append(single, harness.Producer, harness.Consumer)
+	r.Shuffle(len(single), func(i, j int) { single[i], single[j] = single[j], single[i] })
 	plan := []func(context.Context) error{
-		d.killer(first[0]), d.killer(first[1]), d.killer(first[2]), d.restartStandby, d.largeTransaction,
-		d.killer(second[0]), d.killer(second[1]), d.killer(second[2]),
+		d.killer(single[0]), d.killer(single[1]), d.cityKiller(lost), d.killer(single[2]), d.restartStandby,
+		d.largeTransaction, d.killer(single[3]), d.killer(single[4]),
 	}
 	// At fixed times, whatever one of them takes; the last second is for the
 	// load alone.
@@ -190,6 +202,36 @@ func (d *demo) killer(r harness.Role) func(context.Context) error {
 		}
 		pid, _ = d.pipeline.Process(r)
 		d.screen.event("%s is back as %d after %.1f s", r, pid, time.Since(began).Seconds())
+		return nil
+	}
+}
+
+// cityKiller ends all nodes of a city at once.
+func (d *demo) cityKiller(city string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		nodes := d.pipeline.In(city)
+		var pids []string
+		for _, r := range nodes {
+			pid, _ := d.pipeline.Process(r)
+			pids = append(pids, fmt.Sprint(pid))
+		}
+		for _, r := range nodes {
+			if err := d.pipeline.Kill(r); err != nil {
+				return err
+			}
+		}
+		d.screen.event("kill -9 %s: all nodes of city %s are gone; the log waits, A's clients do not", strings.Join(pids, " "), strings.ToUpper(city))
+		select {
+		case <-ctx.Done():
+		case <-time.After(cityAway):
+		}
+		began := time.Now()
+		for _, r := range nodes {
+			if err := d.pipeline.Start(context.WithoutCancel(ctx), r); err != nil {
+				return err
+			}
+		}
+		d.screen.event("the nodes of city %s are back after %.1f s", strings.ToUpper(city), time.Since(began).Seconds()+cityAway.Seconds())
 		return nil
 	}
 }
@@ -254,6 +296,7 @@ func (d *demo) watch(ctx context.Context) {
 			return
 		case <-t.C:
 		}
+		d.crossed.look(ctx, d.pipeline)
 		d.screen.show(d.snapshot())
 	}
 }

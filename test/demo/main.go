@@ -1,7 +1,9 @@
 // Command demo shows twinspan's main job on one machine: a primary and a standby
-// in "A", a target in "B", three twinspan processes between them, a mixed load
-// with definitions changing in the middle, every process killed on the way; then
-// it checks row by row that nothing is missing, doubled or different.
+// in "A", a target in "B", and between them a log of two cities with two nodes
+// each and a witness, a delay between the cities. Under a mixed load with
+// definitions changing in the middle every process is killed, and all nodes of a
+// city at once; then it checks row by row that nothing is missing, doubled or
+// different, and entry by entry that all nodes of the log hold the same.
 //
 // Exit codes: 0 all is equal, 1 the demo could not be finished, 2 usage, 3 lost,
 // doubled or different.
@@ -29,6 +31,8 @@ type settings struct {
 	clients int
 	rate    float64
 	large   int
+	delay   time.Duration
+	calm    bool
 	keep    bool
 	dir     string
 }
@@ -39,10 +43,12 @@ func main() {
 	flag.StringVar(&s.binary, "twinspan", "bin/twinspan", "the built `binary`")
 	flag.StringVar(&flavor, "flavor", "mysql97", "server: mysql97, mariadb1011 or mariadb118")
 	flag.Uint64Var(&s.seed, "seed", uint64(time.Now().UnixNano()%1e9), "of everything random")
-	flag.DurationVar(&s.length, "load", 30*time.Second, "how long the load lasts")
+	flag.DurationVar(&s.delay, "delay", 30*time.Millisecond, "round trip between any two cities")
+	flag.DurationVar(&s.length, "load", 36*time.Second, "how long the load lasts")
 	flag.IntVar(&s.clients, "clients", 4, "clients that write")
 	flag.Float64Var(&s.rate, "rate", 300, "transactions per second of all clients, 0: as many as go")
 	flag.IntVar(&s.large, "large", 20000, "rows of the large transaction")
+	flag.BoolVar(&s.calm, "calm", false, "kill nothing")
 	flag.BoolVar(&s.keep, "keep", false, "leave everything running and say how to look at it")
 	flag.StringVar(&s.dir, "dir", "", "folder for logs and, with -keep, data (default: a temporary one; with -keep demo-data)")
 	flag.Parse()

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"golang.org/x/term"
-
-	"github.com/twinspan/twinspan/test/harness"
 )
 
 // screen shows the run: on a terminal a table that is drawn over itself with
@@ -136,7 +134,7 @@ func (d *demo) snapshot() view {
 	} else if status, err := d.standby.ReplicaStatus(context.Background()); err == nil {
 		v.standby += fmt.Sprintf("  replication io=%s sql=%s", strings.ToLower(status.IO), strings.ToLower(status.SQL))
 	}
-	for _, r := range harness.Roles() {
+	for _, r := range d.pipeline.Roles() {
 		pid, since := d.pipeline.Process(r)
 		state := "down"
 		if pid != 0 {

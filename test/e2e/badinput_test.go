@@ -20,7 +20,7 @@ import (
 func pair(t *testing.T, f mysqltest.Flavor, set map[harness.Role][]string, source ...mysqltest.Option) *scene {
 	t.Helper()
 	s := &scene{primary: mysqltest.Start(t, f, source...), target: mysqltest.Start(t, f)}
-	s.between(t, s.primary, s.target, set)
+	s.between(t, s.primary, s.target, set, nil)
 	return s
 }
 
@@ -94,7 +94,7 @@ func TestRefused(t *testing.T) {
 func TestServerWithoutBinlogOrGTIDs(t *testing.T) {
 	t.Run("no-binlog", func(t *testing.T) {
 		s := &scene{primary: mysqltest.Start(t, mysqltest.MySQL97, mysqltest.Without("log-bin", "log-replica-updates"), mysqltest.WithArgs("--skip-log-bin", "--log-replica-updates=OFF")), target: mysqltest.Start(t, mysqltest.MySQL97)}
-		s.between(t, s.primary, s.target, nil)
+		s.between(t, s.primary, s.target, nil, nil)
 		s.start(t)
 		s.awaitHalt(t, harness.Producer, "PREFLIGHT")
 	})

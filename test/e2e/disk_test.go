@@ -35,7 +35,7 @@ func smallDisk(t *testing.T, size string) string {
 func TestDiskFull(t *testing.T) {
 	disk := smallDisk(t, "24m")
 	s := pair(t, mysqltest.MySQL97, map[harness.Role][]string{
-		harness.Node: {"node.dir=" + filepath.Join(disk, "journal"), "node.journal_file_bytes=4MiB", "node.retention.bytes_max=0"},
+		harness.Node: {"node.dir=" + filepath.Join(disk, "journal"), "node.journal_file_bytes=4MiB", "log.policy.bytes_max=0"},
 	})
 	s.start(t)
 	s.primary.Exec(t, "CREATE DATABASE d", "CREATE TABLE d.t (id INT AUTO_INCREMENT PRIMARY KEY, b LONGBLOB)")

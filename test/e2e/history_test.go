@@ -14,7 +14,6 @@ import (
 
 	"github.com/twinspan/twinspan/internal/mysqltest"
 	"github.com/twinspan/twinspan/internal/workload"
-	"github.com/twinspan/twinspan/test/harness"
 )
 
 // TestHistories runs random loads with definitions in mid-stream while every
@@ -114,7 +113,7 @@ func (s *scene) crash(ctx context.Context, t *testing.T, seed uint64) {
 func (s *scene) strike(r *rand.Rand) error {
 	// What was killed is started again even when the test is over.
 	ctx := context.Background()
-	roles := harness.Roles()
+	roles := s.pipeline.Roles()
 	r.Shuffle(len(roles), func(i, j int) { roles[i], roles[j] = roles[j], roles[i] })
 	switch n := r.IntN(20); {
 	case n < 12:

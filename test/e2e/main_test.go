@@ -70,15 +70,15 @@ func newScene(t *testing.T, f mysqltest.Flavor, set map[harness.Role][]string) *
 	if err := s.standby.ReplicateFrom(t.Context(), s.primary); err != nil {
 		t.Fatal(err)
 	}
-	s.between(t, s.standby, s.target, set)
+	s.between(t, s.standby, s.target, set, nil)
 	return s
 }
 
 // between makes the pipeline from source to target.
-func (s *scene) between(t *testing.T, source, target *mysqltest.Server, set map[harness.Role][]string) {
+func (s *scene) between(t *testing.T, source, target *mysqltest.Server, set map[harness.Role][]string, cities *harness.Cities) {
 	t.Helper()
 	var err error
-	s.pipeline, err = harness.New(harness.Config{Binary: binary, Dir: t.TempDir(), Stream: "e2e", Source: source, Target: target, Set: set})
+	s.pipeline, err = harness.New(harness.Config{Binary: binary, Dir: t.TempDir(), Stream: "e2e", Source: source, Target: target, Set: set, Cities: cities})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func (s *scene) between(t *testing.T, source, target *mysqltest.Server, set map[
 			t.Error(err)
 		}
 		if t.Failed() {
-			for _, r := range harness.Roles() {
+			for _, r := range s.pipeline.Roles() {
 				t.Logf("%s said last:\n%s", r, s.pipeline.Log(r, 12))
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -51,8 +52,12 @@ func (p *Pipeline) Halted(r Role) (*Halt, error) {
 	if err != nil {
 		return nil, fmt.Errorf("status of %s: %w", r, err)
 	}
+	role := r
+	if slices.Contains(p.Nodes(), r) {
+		role = Node // whatever its name
+	}
 	for _, s := range doc.Roles {
-		if s.Role == string(r) && len(s.Halts) > 0 {
+		if s.Role == string(role) && len(s.Halts) > 0 {
 			return &s.Halts[0], nil
 		}
 	}

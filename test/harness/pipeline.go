@@ -1,6 +1,7 @@
 // Package harness runs the built twinspan binary between real servers, one
 // process per role, for the demo and the end-to-end tests: it starts, kills and
-// watches the processes, and checks what they did by its own means.
+// watches the processes, and checks what they did by its own means. The log is one
+// node, or a cluster over cities with a network between them.
 package harness
 
 import (
@@ -13,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,13 +24,16 @@ import (
 	"github.com/twinspan/twinspan/change/gtid"
 	"github.com/twinspan/twinspan/internal/child"
 	"github.com/twinspan/twinspan/internal/mysqltest"
+	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/client"
+	"github.com/twinspan/twinspan/log/jetstream"
 )
 
 // Role is what one twinspan process does.
 type Role string
 
-// The roles, in the order they are started.
+// The roles, in the order they are started. With Config.Cities the nodes are roles
+// by their names instead.
 const (
 	Node     Role = "node"
 	Producer Role = "producer"
@@ -48,13 +53,22 @@ type Config struct {
 	// Set overrides keys of a role's configuration: "applier.lanes=4".
 	Set    map[Role][]string
 	Detach bool // the processes outlive this one
+	// Cities makes the log a cluster; nil: one node.
+	Cities *Cities
+	// JetStream puts the log on NATS servers, and there is no node; nil: it is ours.
+	JetStream *JetStream
 }
 
-// Pipeline is three twinspan processes. Its methods may be called from several
+// JetStream is a cluster of NATS servers.
+type JetStream struct {
+	Servers, Monitors []string // URLs
+}
+
+// Pipeline is the twinspan processes of one stream: three, or more with cities. Its methods may be called from several
 // goroutines, those that start and kill one role only one at a time.
 type Pipeline struct {
 	cfg   Config
-	ports map[string]int
+	ports map[string]int // of admin listeners by role; of the log by "log" and the node's name
 
 	mu      sync.Mutex
 	procs   map[Role]*child.Process
@@ -72,37 +86,87 @@ func New(cfg Config) (*Pipeline, error) {
 		}
 	}
 	p := &Pipeline{cfg: cfg, ports: map[string]int{}, procs: map[Role]*child.Process{}, started: map[Role]time.Time{}}
-	for _, name := range []string{"log", "node", "producer", "consumer"} {
-		if p.ports[name], err = mysqltest.FreePort(); err != nil {
-			return nil, err
-		}
-	}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := p.takePorts(); err != nil {
 		return nil, err
 	}
 	source := fmt.Sprintf("source:\n  address: %s\n  user: root\n  tls: {mode: disabled}\nproducer:\n  start: earliest\n", cfg.Source.Address)
 	target := fmt.Sprintf("target:\n  address: %s\n  user: root\n  tls: {mode: disabled}\n", cfg.Target.Address)
-	reach := fmt.Sprintf("log:\n  nodes: [%s]\n", p.NodeAddress())
-	store := fmt.Sprintf("node:\n  listen: %s\n  dir: %s\n  retention: {bytes_max: 0}\n", p.NodeAddress(), p.JournalDir())
+	if cfg.Cities != nil {
+		return p, p.writeCities(source, target)
+	}
+	reach := fmt.Sprintf("log:\n  nodes: [%s]\n  policy: {bytes_max: 0}\n", p.NodeAddress())
+	if j := cfg.JetStream; j != nil {
+		reach = fmt.Sprintf("log:\n  engine: jetstream\n  policy: {bytes_max: 0}\n  jetstream: {servers: [\"%s\"], monitors: [\"%s\"]}\n",
+			strings.Join(j.Servers, `", "`), strings.Join(j.Monitors, `", "`))
+	}
+	store := fmt.Sprintf("node:\n  listen: %s\n  dir: %s\nlog: {policy: {bytes_max: 0}}\n", p.NodeAddress(), p.JournalDir())
 	for role, text := range map[Role]string{
 		Node:     "city: a\n" + store,
 		Producer: "city: a\n" + reach + source,
 		Consumer: "city: b\n" + reach + target,
 	} {
-		if err := p.write(string(role), fmt.Sprintf("roles: [%s]\n", role)+text); err != nil {
+		if err := p.write(role, fmt.Sprintf("roles: [%s]\n", role)+text); err != nil {
 			return nil, err
 		}
 	}
 	// What an operator's commands use: it knows everything and runs nothing.
-	return p, p.write("ops", "city: b\nroles: [producer, consumer]\n"+reach+source+target)
+	return p, p.write(Ops, "city: b\nroles: [producer, consumer]\n"+reach+source+target)
 }
 
-func (p *Pipeline) write(name, text string) error {
+// takePorts finds free ones for every listener.
+func (p *Pipeline) takePorts() error {
+	names := []string{"log"}
+	for _, r := range p.Roles() {
+		names = append(names, string(r))
+	}
+	if p.cfg.Cities != nil {
+		for _, n := range p.cfg.Cities.nodes() {
+			names = append(names, gatePort(n.Name), listenPort(n.Name))
+		}
+		names = append(names, controlPort)
+	}
+	for _, name := range names {
+		port, err := mysqltest.FreePort()
+		if err != nil {
+			return err
+		}
+		p.ports[name] = port
+	}
+	return nil
+}
+
+// Roles of this pipeline in the order they are started.
+func (p *Pipeline) Roles() []Role {
+	if p.cfg.JetStream != nil {
+		return []Role{Producer, Consumer}
+	}
+	if p.cfg.Cities == nil {
+		return Roles()
+	}
+	return append(p.Nodes(), Producer, Consumer)
+}
+
+// Nodes are the roles that store the log.
+func (p *Pipeline) Nodes() []Role {
+	if p.cfg.Cities == nil {
+		return []Role{Node}
+	}
+	var out []Role
+	for _, n := range p.cfg.Cities.nodes() {
+		out = append(out, Role(n.Name))
+	}
+	return out
+}
+
+func (p *Pipeline) write(r Role, text string) error {
 	head := fmt.Sprintf("stream: %s\ndata_dir: %s\nlogging: {format: json}\n", p.cfg.Stream, filepath.Join(p.cfg.Dir, "data"))
-	if port, ok := p.ports[name]; ok {
+	if port, ok := p.ports[string(r)]; ok {
 		head += fmt.Sprintf("admin: {listen: 127.0.0.1:%d}\n", port)
 	}
-	return os.WriteFile(p.ConfigFile(Role(name)), []byte(head+text), 0o600)
+	return os.WriteFile(p.ConfigFile(r), []byte(head+text), 0o600)
 }
 
 // Ops is the configuration for commands that look at the whole pipeline.
@@ -114,8 +178,13 @@ func (p *Pipeline) ConfigFile(r Role) string { return filepath.Join(p.cfg.Dir, s
 // LogFile is what a role's processes said.
 func (p *Pipeline) LogFile(r Role) string { return filepath.Join(p.cfg.Dir, string(r)+".log") }
 
-// NodeAddress is where the log is.
-func (p *Pipeline) NodeAddress() string { return fmt.Sprintf("127.0.0.1:%d", p.ports["log"]) }
+// NodeAddress is where the log is; with cities that of a node in a.
+func (p *Pipeline) NodeAddress() string {
+	if p.cfg.Cities != nil {
+		return p.gate(p.cfg.Cities.nodes()[0].Name)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", p.ports["log"])
+}
 
 // JournalDir is where the node keeps the log.
 func (p *Pipeline) JournalDir() string { return filepath.Join(p.cfg.Dir, "journal") }
@@ -140,7 +209,7 @@ func (p *Pipeline) Start(ctx context.Context, r Role) error {
 	}
 	defer out.Close() // the child has its own descriptor
 	args := []string{"run", "-c", p.ConfigFile(r)}
-	for _, kv := range p.cfg.Set[r] {
+	for _, kv := range p.set(r) {
 		args = append(args, "--set", kv)
 	}
 	c := exec.Command(p.cfg.Binary, args...)
@@ -168,6 +237,14 @@ func (p *Pipeline) Start(ctx context.Context, r Role) error {
 	}
 }
 
+// set are the overrides of a role; those of Node are for every node.
+func (p *Pipeline) set(r Role) []string {
+	if r != Node && slices.Contains(p.Nodes(), r) {
+		return append(slices.Clone(p.cfg.Set[Node]), p.cfg.Set[r]...)
+	}
+	return p.cfg.Set[r]
+}
+
 func answers(ctx context.Context, url string) bool {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -184,7 +261,10 @@ func answers(ctx context.Context, url string) bool {
 
 // StartAll starts every role.
 func (p *Pipeline) StartAll(ctx context.Context) error {
-	for _, r := range Roles() {
+	if err := p.startNetwork(ctx); err != nil {
+		return err
+	}
+	for _, r := range p.Roles() {
 		if err := p.Start(ctx, r); err != nil {
 			return err
 		}
@@ -238,7 +318,7 @@ func (p *Pipeline) died(r Role) error {
 // Healthy is an error when any process ended without being told to, or halted.
 func (p *Pipeline) Healthy() error {
 	var errs []error
-	for _, r := range Roles() {
+	for _, r := range p.Roles() {
 		errs = append(errs, p.died(r))
 		h, err := p.Halted(r)
 		errs = append(errs, err)
@@ -252,7 +332,9 @@ func (p *Pipeline) Healthy() error {
 // Stop ends every process cleanly, consumer first.
 func (p *Pipeline) Stop() error {
 	var errs []error
-	for _, r := range []Role{Consumer, Producer, Node} {
+	order := p.Roles()
+	slices.Reverse(order)
+	for _, r := range append(order, network) {
 		p.mu.Lock()
 		proc := p.procs[r]
 		delete(p.procs, r)
@@ -331,7 +413,7 @@ func (p *Pipeline) WaitApplied(ctx context.Context, text string, patience time.D
 
 // Audit compares the log with executed, the source's own GTID set as text.
 func (p *Pipeline) Audit(ctx context.Context, executed string) (a Audit, err error) {
-	l, err := client.New(client.Config{Nodes: []string{p.NodeAddress()}, Name: "audit", Logger: zerolog.Nop()})
+	l, err := p.client()
 	if err != nil {
 		return Audit{}, err
 	}
@@ -341,6 +423,14 @@ func (p *Pipeline) Audit(ctx context.Context, executed string) (a Audit, err err
 		return Audit{}, fmt.Errorf("order of the binlog of %s: %w", p.cfg.Source.Address, err)
 	}
 	return AuditLog(ctx, l, p.cfg.Stream, p.cfg.Source.Flavor.IsMariaDB(), executed, order)
+}
+
+// client reads the log as a tool in city a.
+func (p *Pipeline) client() (log.Log, error) {
+	if j := p.cfg.JetStream; j != nil {
+		return jetstream.New(jetstream.Config{Servers: j.Servers, Logger: zerolog.Nop()})
+	}
+	return client.New(client.Config{Nodes: []string{p.NodeAddress()}, City: "a", Name: "audit", Logger: zerolog.Nop()})
 }
 
 // Command prepares an operator's command with the Ops configuration, such as

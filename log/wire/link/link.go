@@ -4,6 +4,7 @@ package link
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,11 @@ type Options struct {
 	// Memory bounds, together with other links, the bodies that do not fit
 	// the read buffer; nil: only the frame limit does.
 	Memory *semaphore.Weighted
+	// Small starts with a buffer for requests alone; Grow gives it the large one.
+	Small bool
 }
+
+const smallBytes = 8 << 10
 
 // Link is one connection. One goroutine reads; any may send.
 type Link struct {
@@ -51,7 +56,47 @@ type Link struct {
 
 // New wraps a connection.
 func New(conn net.Conn, o Options) *Link {
-	return &Link{conn: conn, opt: o, r: bufio.NewReaderSize(conn, bufferBytes)}
+	size := bufferBytes
+	if o.Small {
+		size = smallBytes
+	}
+	return &Link{conn: conn, opt: o, r: bufio.NewReaderSize(conn, size)}
+}
+
+// Detach gives the connection up as a byte stream: what the peer sent behind the
+// last frame comes first. Close and KeepAlive must have no part in it any more.
+func (l *Link) Detach() (net.Conn, error) {
+	l.Free()
+	rest, err := l.r.Peek(l.r.Buffered())
+	if err == nil {
+		err = l.conn.SetDeadline(time.Time{})
+	}
+	if err != nil || len(rest) == 0 {
+		return l.conn, err
+	}
+	return &detached{l.conn, io.MultiReader(bytes.NewReader(rest), l.conn)}, nil
+}
+
+// detached is a connection of which a Link has read a part already.
+type detached struct {
+	net.Conn
+	r io.Reader
+}
+
+func (d *detached) Read(b []byte) (int, error) { return d.r.Read(b) }
+
+// Grow gives a Link that was made with a small buffer the large one, for a
+// connection that carries entries. It comes between two calls of Next.
+func (l *Link) Grow() {
+	l.Free()
+	if l.r.Size() >= bufferBytes {
+		return
+	}
+	rest, err := l.r.Peek(l.r.Buffered())
+	if err != nil { // what is buffered can be peeked
+		return
+	}
+	l.r = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(bytes.Clone(rest)), l.conn), bufferBytes)
 }
 
 // Close closes the connection; reads and writes under way fail.
@@ -78,10 +123,8 @@ func (l *Link) Next(ctx context.Context, limit int) (wire.Kind, []byte, error) {
 
 func (l *Link) next(ctx context.Context, limit int) (wire.Kind, []byte, error) {
 	l.Free()
-	if l.opt.Idle > 0 {
-		if err := l.conn.SetReadDeadline(time.Now().Add(l.opt.Idle)); err != nil {
-			return 0, nil, err
-		}
+	if err := l.arm(wire.HeaderSize); err != nil {
+		return 0, nil, err
 	}
 	b, err := l.r.Peek(wire.HeaderSize)
 	if err != nil {
@@ -95,7 +138,10 @@ func (l *Link) next(ctx context.Context, limit int) (wire.Kind, []byte, error) {
 		return 0, nil, err
 	}
 	var head, body []byte
-	if total := wire.HeaderSize + h.Length; total <= bufferBytes {
+	if total := wire.HeaderSize + h.Length; total <= l.r.Size() {
+		if err := l.arm(total); err != nil {
+			return 0, nil, err
+		}
 		if b, err = l.r.Peek(total); err != nil {
 			return 0, nil, l.silence(err)
 		}
@@ -128,16 +174,23 @@ func (l *Link) readLarge(ctx context.Context, n int) ([]byte, error) {
 		step := min(n-len(l.large), max(1<<20, len(l.large)))
 		at := len(l.large)
 		l.large = append(l.large, make([]byte, step)...)
-		if l.opt.Idle > 0 {
-			if err := l.conn.SetReadDeadline(time.Now().Add(l.opt.Idle)); err != nil {
-				return nil, err
-			}
+		if err := l.arm(step); err != nil {
+			return nil, err
 		}
 		if _, err := io.ReadFull(l.r, l.large[at:]); err != nil {
 			return nil, err
 		}
 	}
 	return l.large, nil
+}
+
+// arm sets the deadline of a read that wants so many bytes. What has arrived needs
+// none: a crowd of small frames shares one.
+func (l *Link) arm(n int) error {
+	if l.opt.Idle <= 0 || l.r.Buffered() >= n {
+		return nil
+	}
+	return l.conn.SetReadDeadline(time.Now().Add(l.opt.Idle))
 }
 
 // Free gives up the last body before the next one is read.

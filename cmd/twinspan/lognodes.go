@@ -1,0 +1,263 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/twinspan/twinspan/internal/cli"
+	"github.com/twinspan/twinspan/internal/ops"
+	"github.com/twinspan/twinspan/log/meta"
+	"github.com/twinspan/twinspan/log/node"
+)
+
+func (a *app) logNodes() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "nodes",
+		Short: "List the log's nodes: identity, state, what they hold, repair",
+		Long: `Asks every registered node. A node's uuid is its directory's: one that was wiped is
+another node, and registers under the old name only after the old one was
+forgotten.`,
+		Example: "  twinspan log nodes\n  twinspan log nodes -o json\n  twinspan log nodes drain a2 --yes --reason \"new disk\"",
+		Args:    subcommand,
+		RunE: func(c *cobra.Command, _ []string) error {
+			p, err := a.printer()
+			if err != nil {
+				return err
+			}
+			_, client, err := a.operate()
+			if err != nil {
+				return err
+			}
+			o, err := client.Overview(c.Context())
+			if err != nil {
+				return opsError(err)
+			}
+			return p.Print(o.Nodes, func() error {
+				printNodes(p, o)
+				for _, n := range o.Nodes {
+					if n.Error != "" {
+						p.Printf("\n%s: %s\n", n.Name, cli.OneLine(n.Error))
+					}
+					if q := n.Quarantine; q != nil {
+						p.Printf("\n%s is quarantined: generation %d was begun without it. What only it had, %d entries, is in %s on its machine.\n",
+							n.Name, q.Generation, q.Entries, strings.Join(q.Files, ", "))
+					}
+				}
+				return nil
+			})
+		},
+	}
+	c.AddCommand(a.nodesDrain(true), a.nodesDrain(false), a.nodesForget(), a.nodesRejoin())
+	return c
+}
+
+// nodeChange is the result of a verb that changes a node's part.
+type nodeChange struct {
+	Verb    string       `json:"verb"`
+	Node    string       `json:"node"`
+	Preview *ops.Leaving `json:"preview,omitempty"`
+	Changed bool         `json:"changed"`
+}
+
+// changeNode is what the verbs on one node have in common.
+func (a *app) changeNode(c *cobra.Command, verb, name string, agreed *consent, show func(*cli.Printer, *ops.Leaving),
+	refuse func(*ops.Leaving) error, do func(*ops.Client, *ops.Leaving) error) error {
+	p, err := a.printer()
+	if err != nil {
+		return err
+	}
+	if err := agreed.check(); err != nil {
+		return err
+	}
+	_, client, err := a.operate()
+	if err != nil {
+		return err
+	}
+	l, err := client.Leaving(c.Context(), name)
+	var unknown *ops.UnknownNode
+	if errors.As(err, &unknown) {
+		return cli.Fail(cli.ExitUsage, err, "twinspan log nodes lists them")
+	}
+	if err != nil {
+		return opsError(err)
+	}
+	r := nodeChange{Verb: verb, Node: name, Preview: l}
+	if err := refuse(l); err != nil {
+		return err
+	}
+	if agreed.yes {
+		if err := do(client, l); err != nil {
+			return opsError(err)
+		}
+		r.Changed = true
+	}
+	return p.Print(r, func() error {
+		show(p, l)
+		if !agreed.yes {
+			agreed.again(p)
+		} else {
+			p.Printf("\nDone.\n")
+		}
+		return nil
+	})
+}
+
+func printLeaving(p *cli.Printer, l *ops.Leaving) {
+	state := "does not answer"
+	if l.Reachable {
+		state = "answers"
+	}
+	p.Printf("node %s (%s, %s, %s) %s\n", l.Node.Name, l.Node.City, l.Node.Address, short(l.Node.UUID), state)
+	p.Printf("  holds %d closed segments", l.Holds)
+	if len(l.LastOf) > 0 {
+		p.Printf(", %d of them alone: %s", len(l.LastOf), strings.Join(l.LastOf, " "))
+	}
+	p.Printf("\n")
+	if len(l.OpenIn) > 0 {
+		p.Printf("  is a member of the open segment of %s\n", strings.Join(l.OpenIn, ", "))
+	}
+}
+
+func nothingToRefuse(*ops.Leaving) error { return nil }
+
+func (a *app) nodesDrain(on bool) *cobra.Command {
+	var agreed consent
+	c := &cobra.Command{
+		Use:   "drain NODE",
+		Short: "Take a node out of new segments, before maintenance",
+		Long: `Writers open their next segment without the node, at once where it is a member of
+the open one. What it holds it keeps, and serves.`,
+		Example: "  twinspan log nodes drain a2\n  twinspan log nodes drain a2 --yes --reason \"new disk\"",
+		Args:    args(cobra.ExactArgs(1)),
+	}
+	if !on {
+		c.Use, c.Short = "undrain NODE", "Let a drained node take part again"
+		c.Long = "Writers take the node into the next segment they open."
+		c.Example = "  twinspan log nodes undrain a2 --yes --reason \"the disk is in\""
+	}
+	c.RunE = func(c *cobra.Command, names []string) error {
+		verb := strings.Fields(c.Use)[0]
+		return a.changeNode(c, verb, names[0], &agreed, func(p *cli.Printer, l *ops.Leaving) {
+			printLeaving(p, l)
+			if on {
+				p.Printf("  it would take part in no new segment\n")
+			} else {
+				p.Printf("  it would take part in new segments again\n")
+			}
+		}, nothingToRefuse, func(client *ops.Client, _ *ops.Leaving) error {
+			return client.Change(c.Context(), meta.Command{Drain: &meta.Drain{Node: names[0], Drained: on}}, operator(), agreed.reason)
+		})
+	}
+	agreed.flags(c)
+	return c
+}
+
+func (a *app) nodesForget() *cobra.Command {
+	var agreed consent
+	var force bool
+	c := &cobra.Command{
+		Use:   "forget NODE",
+		Short: "Give up a node's identity: its disk is gone for good",
+		Long: `After this a new, empty directory may come under the node's name (or the name is
+taken out of the list), and repair copies to it what the old one held. The old
+directory is never let in again. A node that answers is not forgotten, nor one that
+alone holds a segment, unless --force says that those entries are lost.`,
+		Example: "  twinspan log nodes forget b2\n  twinspan log nodes forget b2 --yes --reason \"disk broken, replaced\"",
+		Args:    args(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, names []string) error {
+			return a.changeNode(c, "forget", names[0], &agreed, func(p *cli.Printer, l *ops.Leaving) {
+				printLeaving(p, l)
+				p.Printf("  its directory would never be let in again\n")
+				if len(l.LastOf) > 0 {
+					p.Printf("  %s\n", p.Paint("red", "segments that it alone holds would be LOST"))
+				}
+			}, func(l *ops.Leaving) error {
+				switch {
+				case l.Reachable:
+					return cli.Fail(cli.ExitUnsafe, fmt.Errorf("node %s answers: its disk is not gone", names[0]), "log nodes drain takes it out of new segments; stop it first if its directory was replaced")
+				case len(l.LastOf) > 0 && agreed.yes && !force:
+					return cli.Fail(cli.ExitUnsafe, fmt.Errorf("node %s alone holds %s", names[0], strings.Join(l.LastOf, ", ")), "bring it back; --force gives those entries up for good")
+				}
+				return nil
+			}, func(client *ops.Client, l *ops.Leaving) error {
+				forget := &meta.Forget{Node: names[0], UUID: l.Node.UUID, Force: force}
+				return client.Change(c.Context(), meta.Command{Forget: forget}, operator(), agreed.reason)
+			})
+		},
+	}
+	agreed.flags(c)
+	c.Flags().BoolVar(&force, "force", false, "even when it alone holds segments: their entries are lost")
+	return c
+}
+
+func (a *app) nodesRejoin() *cobra.Command {
+	var agreed consent
+	var address string
+	c := &cobra.Command{
+		Use:   "rejoin NODE",
+		Short: "Take a quarantined node in again, after a takeover",
+		Long: `A node whose city was given up by a takeover stands aside when it learns of it, and
+exports what only it had to files. This makes it empty and takes it in again under
+a fresh identity; repair then copies to it. Its old directory is kept aside on its
+machine, and so is the export: nothing is deleted.`,
+		Example: "  twinspan log nodes rejoin a1\n  twinspan log nodes rejoin a1 --yes --reason \"city a has power again\"",
+		Args:    args(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, names []string) error {
+			p, err := a.printer()
+			if err != nil {
+				return err
+			}
+			if err := agreed.check(); err != nil {
+				return err
+			}
+			_, client, err := a.operate()
+			if err != nil {
+				return err
+			}
+			s, at, err := client.Find(c.Context(), names[0], address)
+			if err != nil {
+				return opsError(err)
+			}
+			r := struct {
+				Verb    string           `json:"verb"`
+				Node    string           `json:"node"`
+				Address string           `json:"address"`
+				State   node.State       `json:"state"`
+				Export  *node.Quarantine `json:"quarantine,omitempty"`
+				Changed bool             `json:"changed"`
+			}{"rejoin", names[0], at, s.State, s.Quarantine, false}
+			if s.State != node.StateQuarantined {
+				return cli.Fail(cli.ExitUnsafe, fmt.Errorf("node %s is %s, not quarantined: there is nothing to rejoin", names[0], s.State), "twinspan log nodes shows the states")
+			}
+			if q := s.Quarantine; agreed.yes && q != nil && !q.Exported {
+				return cli.Fail(cli.ExitUnsafe, fmt.Errorf("node %s has not exported yet what only it had: %s", names[0], q.Problem), "remove the reason (room on its disk?), and try again")
+			}
+			if agreed.yes {
+				if err := client.Admin(c.Context(), at, node.AdminRejoin, map[string]string{"reason": agreed.reason}, nil); err != nil {
+					return opsError(err)
+				}
+				r.Changed = true
+			}
+			return p.Print(r, func() error {
+				p.Printf("node %s at %s is quarantined\n", names[0], at)
+				if q := s.Quarantine; q != nil {
+					p.Printf("  generation %d was begun without it; it learnt that from %s\n", q.Generation, q.LearntFrom)
+					p.Printf("  what only it had: %d entries, exported to %s\n", q.Entries, strings.Join(q.Files, ", "))
+				}
+				if r.Changed {
+					p.Printf("\nIt joins with a fresh identity. twinspan log nodes shows what repair has still to bring it.\n")
+				} else {
+					p.Printf("  it would begin again, empty, with a fresh identity; its old directory is kept aside\n")
+					agreed.again(p)
+				}
+				return nil
+			})
+		},
+	}
+	agreed.flags(c)
+	c.Flags().StringVar(&address, "address", "", "where the node is, host:port, if nobody knows it any more")
+	return c
+}

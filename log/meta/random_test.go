@@ -1,0 +1,213 @@
+package meta
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/twinspan/twinspan/log"
+	"github.com/twinspan/twinspan/log/quorum"
+)
+
+// TestRandomCommands applies commands that mostly make sense and checks after each
+// what the doc comments promise, from the outside.
+func TestRandomCommands(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(&testing.T{})
+		w.t = t
+		m := &model{
+			cursors: map[string]log.Offset{}, holders: map[uint32][]string{}, ends: map[uint32]log.Offset{},
+		}
+		loss := rapid.SampledFrom([]Loss{LossBlock, LossDegradeManual, LossDegradeAfter}).Draw(t, "loss")
+		w.create("s", loss)
+		m.epoch = 1
+		for range rapid.IntRange(1, 120).Draw(t, "steps") {
+			c := m.draw(t, w)
+			w.now = w.now.Add(time.Duration(rapid.IntRange(0, 5).Draw(t, "seconds")) * time.Second)
+			c.Now = w.now
+			old, before := w.s.View(), w.save()
+			r, err := w.s.Apply(c)
+			var was bytes.Buffer
+			if e := old.Save(&was); e != nil || !bytes.Equal(was.Bytes(), before) {
+				t.Fatalf("an old view changed (%v)", e)
+			}
+			if err != nil && !bytes.Equal(before, w.save()) {
+				t.Fatalf("%v left a change", err)
+			}
+			if err == nil && c.Advance != nil {
+				again, err := w.s.Apply(c)
+				if err != nil || again.Stream.Version != r.Stream.Version {
+					t.Fatalf("repeated: %v", err)
+				}
+			}
+			m.check(t, w, c, err)
+		}
+		loaded, err := Load(bytes.NewReader(w.save()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := &world{t: t, s: loaded}
+		if !bytes.Equal(x.save(), w.save()) {
+			t.Fatal("a snapshot that was loaded is another one")
+		}
+		if a, b := x.stream("s"), w.stream("s"); a.Short != b.Short {
+			t.Fatalf("%d short, loaded %d", b.Short, a.Short)
+		}
+	})
+}
+
+type model struct {
+	epoch   log.Epoch
+	cursors map[string]log.Offset
+	holders map[uint32][]string
+	ends    map[uint32]log.Offset
+	first   log.Offset
+	version uint64
+}
+
+var storing = []string{"a1", "a2", "b1", "b2"}
+
+func (m *model) draw(t *rapid.T, w *world) Command {
+	st := w.stream("s")
+	some := func(label string) []string {
+		return rapid.SliceOfNDistinct(rapid.SampledFrom(storing), 1, 4, rapid.ID[string]).Draw(t, label)
+	}
+	number := uint32(rapid.IntRange(0, int(st.NextSegment)).Draw(t, "number"))
+	switch rapid.IntRange(0, 13).Draw(t, "verb") {
+	case 0:
+		return Command{Own: &Own{Stream: "s", Owner: "p"}}
+	case 1, 2, 3, 4, 5, 6:
+		a := &Advance{Stream: "s", Epoch: st.Epoch - log.Epoch(rapid.IntRange(0, 9).Draw(t, "old")/9)}
+		d := w.opened("s", rapid.Bool().Draw(t, "protected"), some("members")...)
+		if n := len(st.Segments); n > 0 && !st.Segments[n-1].Closed {
+			count := rapid.IntRange(0, 5).Draw(t, "entries")
+			a = w.rolled("s", count, some("holders"), d.Protected)
+			if count > 0 && rapid.Bool().Draw(t, "inside a transaction") {
+				a.Close.LSO = st.Segments[n-1].FirstLSO
+			}
+			d.First, d.FirstLSO = a.Close.Last+1, a.Close.LSO
+		}
+		if a.Open = d; a.Close != nil && rapid.IntRange(0, 3).Draw(t, "only close") == 0 {
+			a.Open = nil
+		}
+		return Command{Advance: a}
+	case 7:
+		return Command{Degrade: &Degrade{Stream: "s", City: "b", Off: rapid.Bool().Draw(t, "off")}}
+	case 8, 9:
+		h := &Held{Stream: "s", Segment: number, Lost: rapid.IntRange(0, 3).Draw(t, "lost") == 0}
+		h.Member = members(rapid.SampledFrom(storing).Draw(t, "holder"))[0]
+		return Command{Held: h}
+	case 10:
+		return Command{Trim: &Trim{
+			Stream: "s", Before: log.Offset(rapid.IntRange(0, int(st.NextFirst)+2).Draw(t, "before")), Keep: []uint32{number},
+			Evict: rapid.IntRange(0, 4).Draw(t, "evict") == 0,
+		}}
+	case 11, 12:
+		return Command{Cursor: &PutCursor{Stream: "s", Cursor: log.Cursor{
+			Group: rapid.SampledFrom([]string{"g", "h"}).Draw(t, "group"), Offset: log.Offset(rapid.IntRange(-1, int(st.NextFirst)).Draw(t, "offset")),
+		}}}
+	default:
+		return Command{SetPolicy: &SetPolicy{Stream: "s", Policy: Policy{
+			Loss: st.Policy.Loss, Rule: rapid.SampledFrom([]quorum.NodeRule{bothCities, {Total: 1}, {Total: 3}}).Draw(t, "rule"),
+		}}}
+	}
+}
+
+func (m *model) check(t *rapid.T, w *world, c Command, err error) {
+	st := w.stream("s")
+	all, _ := w.s.View().Segments("s", 0, 1000)
+	if st.Epoch < m.epoch || st.Version < m.version {
+		t.Fatalf("epoch %d after %d, version %d after %d", st.Epoch, m.epoch, st.Version, m.version)
+	}
+	m.epoch, m.version = st.Epoch, st.Version
+	lowest := log.Offset(1 << 40)
+	for _, cur := range st.Cursors {
+		if old, ok := m.cursors[cur.Group]; ok && cur.Offset < old {
+			t.Fatalf("cursor %q went from %d to %d", cur.Group, old, cur.Offset)
+		}
+		m.cursors[cur.Group] = cur.Offset
+		lowest = min(lowest, cur.Offset)
+	}
+	if st.First > m.first && (c.Trim == nil || !c.Trim.Evict && (st.First > lowest+1 || len(st.Cursors) == 0)) {
+		t.Fatalf("trimmed from %d to %d, the lowest cursor is %d", m.first, st.First, lowest)
+	}
+	m.first = st.First
+	next, whole := log.Offset(0), true
+	for i, s := range all {
+		if s.Compacted || i > 0 && all[i-1].Compacted || i == 0 {
+			if s.First < next {
+				t.Fatalf("segment %d at %d overlaps", s.Segment, s.First)
+			}
+		} else if s.First != next {
+			t.Fatalf("segment %d at %d, want %d", s.Segment, s.First, next)
+		}
+		if i > 0 && s.Segment <= all[i-1].Segment || s.Segment >= st.NextSegment {
+			t.Fatalf("segment number %d", s.Segment)
+		}
+		if !s.Closed {
+			if i != len(all)-1 || len(s.Holders) > 0 {
+				t.Fatalf("segment %d is open", s.Segment)
+			}
+			whole = false
+			continue
+		}
+		next = s.Last + 1
+		if end, ok := m.ends[s.Segment]; ok && end != s.Last {
+			t.Fatalf("segment %d ended at %d, now at %d", s.Segment, end, s.Last)
+		}
+		m.ends[s.Segment] = s.Last
+		var names []string
+		for _, h := range s.Holders {
+			names = append(names, h.Node)
+		}
+		if len(names) == 0 {
+			t.Fatalf("segment %d is held by nobody", s.Segment)
+		}
+		for _, old := range m.holders[s.Segment] {
+			if !slices.Contains(names, old) && (c.Held == nil || !c.Held.Lost || c.Held.Member.Node != old) {
+				t.Fatalf("segment %d lost holder %q by itself", s.Segment, old)
+			}
+		}
+		m.holders[s.Segment] = names
+		_, ruleErr := st.Policy.Rule.Of(s.Holders)
+		if listed := slices.ContainsFunc(w.s.View().Short("s", 0, 1000), func(x Segment) bool { return x.Segment == s.Segment }); listed != (ruleErr != nil) {
+			t.Fatalf("segment %d: short %t, %v", s.Segment, listed, ruleErr)
+		}
+	}
+	if whole && len(all) > 0 && st.NextFirst != next {
+		t.Fatalf("next is %d, want %d", st.NextFirst, next)
+	}
+	m.checkWindows(t, st, all)
+}
+
+func (m *model) checkWindows(t *rapid.T, st Stream, all []Segment) {
+	for i, x := range st.Windows {
+		if x.To == log.None && (i != len(st.Windows)-1 || len(all) == 0 || all[len(all)-1].Closed || all[len(all)-1].Protected) {
+			t.Fatalf("window %d has no end, but its segment has: %+v", i, x)
+		}
+		if x.To != log.None && x.To < x.From || i > 0 && x.From <= st.Windows[i-1].To {
+			t.Fatalf("window %d: %+v", i, x)
+		}
+		if x.To == log.None || !x.RestoredAt.IsZero() {
+			continue
+		}
+		missing := false
+		for _, s := range all {
+			missing = missing || s.Closed && s.First <= x.To && s.Last >= x.From && !satisfies(s.Holders, st.Policy.Rule)
+		}
+		if !missing {
+			t.Fatalf("window %d has all its copies, and goes on: %+v", i, x)
+		}
+	}
+	for _, s := range all {
+		inside := slices.ContainsFunc(st.Windows, func(x Window) bool {
+			return x.From <= s.First && (x.To == log.None || s.Closed && x.To >= s.Last)
+		})
+		if !s.Protected && !inside {
+			t.Fatalf("segment %d is unprotected and in no window", s.Segment)
+		}
+	}
+}

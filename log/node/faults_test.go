@@ -1,0 +1,347 @@
+package node_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twinspan/twinspan/log"
+	"github.com/twinspan/twinspan/log/client"
+	"github.com/twinspan/twinspan/log/conformance"
+	"github.com/twinspan/twinspan/log/meta"
+	"github.com/twinspan/twinspan/log/node"
+	"github.com/twinspan/twinspan/log/node/nodetest"
+	"github.com/twinspan/twinspan/log/quorum"
+)
+
+// entry of a stream that anybody can check.
+func entry(o log.Offset) []byte {
+	return fmt.Appendf(nil, "entry %d %s", o, strings.Repeat("x", int(o%200)))
+}
+
+// fill appends until the stream has n entries more, and waits for them.
+func fill(t *testing.T, w log.Writer, n int) log.Offset {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), nodetest.Patience)
+	defer cancel()
+	var last log.Offset
+	next := w.Bounds().LAC + 1
+	for i := range n {
+		o, err := w.Append(ctx, log.Draft{Topic: log.TopicData, EndsTransaction: true, Payload: entry(next + log.Offset(i))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = o
+	}
+	if _, err := w.Wait(ctx, last); err != nil {
+		t.Fatal(err)
+	}
+	return last
+}
+
+func open(t *testing.T, l log.Log) log.Writer {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), nodetest.Patience)
+	defer cancel()
+	w, err := l.OpenWriter(ctx, "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// verify reads all of the stream.
+func verify(t *testing.T, l log.Log, last log.Offset) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), nodetest.Patience)
+	defer cancel()
+	r, err := l.OpenReader(ctx, "s", log.ReaderOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for o := log.Offset(0); o <= last; o++ {
+		e, err := r.Next(ctx)
+		if err != nil || e.Offset != o || string(e.Payload) != string(entry(o)) {
+			t.Fatalf("entry %d %.20q, want %d: %v", e.Offset, e.Payload, o, err)
+		}
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// clusterCrash crashes members of a cluster in turn and goes on with a new client.
+type clusterCrash struct {
+	cluster *nodetest.Cluster
+	options nodetest.Options
+	city    string
+	turn    int
+	victims [][]string
+}
+
+func (c *clusterCrash) open(t *testing.T) log.Log {
+	c.cluster = nodetest.New(t, c.options)
+	return c.cluster.Client(c.city, nil)
+}
+
+func (c *clusterCrash) crash(t *testing.T, _ log.Log) log.Log {
+	v := c.victims[c.turn%len(c.victims)]
+	c.turn++
+	c.cluster.Kill(v...)
+	for _, name := range v {
+		c.cluster.Start(name)
+	}
+	return c.cluster.Client(c.city, nil)
+}
+
+func TestClusterCrash(t *testing.T) {
+	all := []string{"a1", "a2", "b1", "b2"}
+	for name, c := range map[string]*clusterCrash{
+		"one at a time": {options: nodetest.Options{Nodes: all}, city: "a", victims: [][]string{{"a1"}, {"b1"}, {"a2"}, {"b2"}}},
+		"a city":        {options: nodetest.Options{Nodes: []string{"a1", "a2", "b1", "b2", "cw"}}, city: "a", victims: [][]string{{"b1", "b2"}, {"a1", "a2"}}},
+		"everything":    {options: nodetest.Options{Nodes: all}, city: "b", victims: [][]string{all}},
+		"two of three": {options: nodetest.Options{Nodes: []string{"a1", "a2", "a3"}, Node: func(c *node.Config) {
+			c.Policy = &meta.Policy{Rule: quorum.NodeRule{Total: 2}, Loss: meta.LossBlock}
+		}}, city: "a", victims: [][]string{{"a1"}, {"a2", "a3"}}},
+	} {
+		t.Run(name, func(t *testing.T) { conformance.RunCrash(t, c.open, c.crash) })
+	}
+}
+
+// TestWriterGone measures how soon another writer goes on where one was lost.
+func TestWriterGone(t *testing.T) {
+	c := nodetest.New(t, nodetest.Options{Nodes: []string{"a1", "a2", "b1", "b2"}, Delay: 15 * time.Millisecond})
+	old := c.Client("a", nil)
+	last := fill(t, open(t, old), 300)
+	if err := old.Close(); err != nil { // with its writer, as a process that was killed
+		t.Fatal(err)
+	}
+	l := c.Client("b", nil)
+	began := time.Now()
+	w := open(t, l)
+	fill(t, w, 1)
+	took := time.Since(began)
+	t.Logf("RESULT writer-lost recovery_ms=%d", took.Milliseconds())
+	if took > 2*time.Second {
+		t.Errorf("recovery takes %v", took)
+	}
+	verify(t, l, last+1)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestWipedNode loses a node's disk. Under its old name it is somebody else, takes
+// part again once the old one is forgotten, and gets its copies.
+func TestWipedNode(t *testing.T) {
+	c := nodetest.New(t, nodetest.Options{Nodes: []string{"a1", "a2", "b1", "b2"}})
+	l := c.Client("a", nil)
+	w := open(t, l)
+	last := fill(t, w, 500)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	old := c.Node("b2").Status().UUID
+	c.Wipe("b2")
+	c.Start("b2")
+	w = open(t, l)
+	last = fill(t, w, 500)
+	if s := c.Node("b2").Status(); s.State != node.StateStarting || s.UUID == old {
+		t.Fatalf("a wiped node takes part under its old name: %+v", s)
+	}
+	m := c.Meta("a")
+	if _, err := m.Do(context.Background(), meta.Command{Forget: &meta.Forget{Node: "b2", UUID: old}}); err != nil {
+		t.Fatal(err)
+	}
+	c.Until("the new b2 holds all closed segments", func() bool {
+		segments, err := m.Segments(context.Background(), "s", 1, 100)
+		if err != nil {
+			return false
+		}
+		closed := 0
+		for _, g := range segments {
+			if !g.Closed {
+				continue
+			}
+			closed++
+			holds := false
+			for _, h := range g.Holders {
+				holds = holds || h.Node == "b2" && h.UUID != old
+			}
+			if !holds {
+				return false
+			}
+		}
+		return closed > 0
+	})
+	// What it was given is as good as what was there before.
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.Stop("b1")
+	verify(t, c.Client("b", func(c *client.Config) { c.Far = client.FarNever }), last)
+}
+
+// TestCityGone kills a city for good, as far as the survivors know, and lets it
+// come back.
+func TestCityGone(t *testing.T) {
+	c := nodetest.New(t, nodetest.Options{Nodes: []string{"a1", "a2", "b1", "b2", "cw"}})
+	l := c.Client("b", func(c *client.Config) {
+		c.Policy = &meta.Policy{Rule: quorum.NodeRule{Cities: map[string]int{"a": 1, "b": 1}}, Loss: meta.LossDegradeAfter, After: 100 * time.Millisecond}
+	})
+	w := open(t, l)
+	fill(t, w, 200)
+	c.Kill("a1", "a2")
+	began := time.Now()
+	last := fill(t, w, 200) // degraded
+	t.Logf("RESULT city-lost unavailable_ms=%d", time.Since(began).Milliseconds())
+	ctx, cancel := context.WithTimeout(context.Background(), nodetest.Patience)
+	defer cancel()
+	if a, err := w.Wait(ctx, last); err != nil || a.Protected {
+		t.Fatalf("ack %+v, %v of a degraded stream", a, err)
+	}
+	c.Start("a1")
+	c.Start("a2")
+	c.Until("the stream is protected again", func() bool {
+		last = fill(t, w, 1)
+		a, err := w.Wait(ctx, last)
+		return err == nil && a.Protected
+	})
+	m := c.Meta("b")
+	c.Until("the unprotected window is restored", func() bool {
+		st, err := m.Stream(ctx, "s")
+		if err != nil || len(st.Windows) == 0 {
+			return false
+		}
+		for _, x := range st.Windows {
+			if x.RestoredAt.IsZero() {
+				return false
+			}
+		}
+		return st.Short == 0
+	})
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	verify(t, c.Client("a", func(c *client.Config) { c.Far = client.FarNever }), last)
+}
+
+// TestTakeover loses the majority of the voters with their city. The survivor goes
+// on by order; the old city, when it returns, stands aside and exports.
+func TestTakeover(t *testing.T) {
+	c := nodetest.New(t, nodetest.Options{Nodes: []string{"a1", "a2", "a3", "b1", "b2"}, OnDisk: true})
+	alone := func(c *client.Config) {
+		c.Policy = &meta.Policy{Rule: quorum.NodeRule{Total: 1}, Loss: meta.LossBlock}
+	}
+	l := c.Client("a", alone)
+	w := open(t, l)
+	last := fill(t, w, 300)
+	c.Until("b has all", func() bool {
+		for _, name := range []string{"b1", "b2"} {
+			for _, r := range c.Node(name).Status().Replicas {
+				if r.Last == last {
+					return true
+				}
+			}
+		}
+		return false
+	})
+	// The line breaks: city a goes on for a while, and nobody in b knows.
+	c.Break("a", "b")
+	lost := fill(t, w, 50)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a1", "a2", "a3"} {
+		c.Stop(name)
+	}
+	c.Heal()
+	ctx, cancel := context.WithTimeout(context.Background(), nodetest.Patience)
+	defer cancel()
+	order := node.Attestation{By: "test", Reason: "city a burnt down", Lost: []string{"a1", "a2", "a3"}}
+	order.Preview = true
+	if p, err := c.Node("b1").Takeover(ctx, order); err != nil || len(p.Streams) != 1 || !p.Streams[0].Doubt || p.Streams[0].Last < last {
+		t.Fatalf("preview %+v, %v", p, err)
+	}
+	order.Preview = false
+	began := time.Now()
+	done, err := c.Node("b1").Takeover(ctx, order)
+	if err != nil || done.Generation != 2 {
+		t.Fatalf("takeover %+v, %v", done, err)
+	}
+	lb := c.Client("b", alone)
+	w = open(t, lb)
+	t.Logf("RESULT takeover writer_ms=%d", time.Since(began).Milliseconds())
+	if b := w.Bounds(); b.LAC < last || b.LAC >= lost {
+		t.Fatalf("bounds %+v after the takeover: %d reached b, %d were confirmed", b, last, lost)
+	}
+	end := w.Bounds().LAC
+	last = fill(t, w, 100)
+	verify(t, lb, last)
+	for _, name := range []string{"a1", "a2", "a3"} {
+		c.Start(name)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.Until("the old city stands in quarantine and has exported", func() bool {
+		for _, name := range []string{"a1", "a2", "a3"} {
+			q := c.Node(name).Status().Quarantine
+			if q == nil || !q.Exported {
+				return false
+			}
+		}
+		return true
+	})
+	most := int64(0)
+	for _, name := range []string{"a1", "a2", "a3"} {
+		q := c.Node(name).Status().Quarantine
+		most = max(most, q.Entries)
+		for _, f := range q.Files {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, line := range strings.Split(strings.TrimSpace(string(b)), "\n") {
+				var x node.Exported
+				if err := json.Unmarshal([]byte(line), &x); err != nil || x.Offset != end+1+log.Offset(i) || string(x.Payload) != string(entry(x.Offset)) {
+					t.Fatalf("%s line %d: entry %d %.20q: %v", f, i, x.Offset, x.Payload, err)
+				}
+			}
+		}
+	}
+	if most != int64(lost-end) {
+		t.Fatalf("%d entries are exported, want %d", most, lost-end)
+	}
+	old := c.Client("a", func(x *client.Config) {
+		x.Nodes, x.OpenFor = []string{c.List()[0].Address}, 500*time.Millisecond
+	})
+	if _, err := old.OpenWriter(ctx, "s"); err == nil {
+		t.Fatal("a writer on a node in quarantine")
+	}
+	// One of them rejoins with a fresh identity.
+	if _, err := node.Rejoin(c.Member("a1").Dir); err == nil {
+		t.Fatal("a running node's directory was moved")
+	}
+	c.Stop("a1")
+	aside, err := node.Rejoin(c.Member("a1").Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(aside); err != nil {
+		t.Fatal(err)
+	}
+	c.Start("a1")
+	c.Until("a1 is part of the cluster again", func() bool {
+		s := c.Node("a1").Status()
+		return s.State == node.StateServing && s.Generation == 2
+	})
+	if _, err := c.Node("b2").Takeover(ctx, node.Attestation{By: "t", Reason: "r", Lost: []string{"b2"}}); !errors.Is(err, log.ErrProtocol) {
+		t.Fatalf("a takeover by a lost node: %v", err)
+	}
+}

@@ -1,0 +1,9 @@
+package node
+
+// The verbs of wire.Admin that a node answers, with the types of their JSON.
+const (
+	AdminStatus   = "status"   // {} → ClusterStatus
+	AdminRepair   = "repair"   // {} → Repaired: one round now, whoever is the keeper
+	AdminTakeover = "takeover" // Attestation → Takeover
+	AdminRejoin   = "rejoin"   // {} → {}: a quarantined node ends; started again, it has a fresh identity and its old directory is kept aside
+)

@@ -1,0 +1,284 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twinspan/twinspan/log/quorum"
+)
+
+// logSettings are the sizes of bench-log.
+type logSettings struct {
+	settings
+	window int
+	spell  time.Duration
+	only   string
+	// segments is how many closed segments the node of the cold start has.
+	segments int
+	dir      string
+	// profile is a folder for CPU profiles of one spell of load on our side;
+	// empty: none.
+	profile string
+}
+
+// results are the figures of the last line, in the order they were found.
+type results struct {
+	pairs []string
+	bad   []string
+}
+
+func (r *results) add(key, format string, value any) {
+	r.pairs = append(r.pairs, key+"="+fmt.Sprintf(format, value))
+}
+
+// want notes a figure that misses its target.
+func (r *results) want(ok bool, what string) {
+	if !ok {
+		r.bad = append(r.bad, what)
+	}
+}
+
+// errTarget: a figure is not what it has to be.
+var errTarget = errors.New("a target was missed")
+
+// benchLog measures the replicated log against JetStream, and by itself.
+func benchLog(ctx context.Context, s logSettings) (err error) {
+	if s.dir, err = os.MkdirTemp(s.journal, "twinspan-bench-log-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(s.dir)) }()
+	r := &results{}
+	for _, part := range []struct {
+		name string
+		run  func(context.Context, logSettings, *results) error
+	}{{"compare", compare}, {"streams", manyStreams}, {"cities", twoCities}, {"recovery", recovery}, {"cold", coldStart}} {
+		if s.only != "" && !slices.Contains(strings.Split(s.only, ","), part.name) {
+			continue
+		}
+		if err := part.run(ctx, s, r); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+	}
+	fmt.Printf("RESULT bench-log %s\n", strings.Join(r.pairs, " "))
+	if len(r.bad) > 0 {
+		return fmt.Errorf("%w: %s", errTarget, strings.Join(r.bad, "; "))
+	}
+	return nil
+}
+
+// threeNodes is a cluster of one city.
+func threeNodes(ctx context.Context, s logSettings, name string) (*ownSide, error) {
+	var places []place
+	for i := range 3 {
+		places = append(places, place{name: fmt.Sprintf("n%d", i+1), city: "a", listen: freeAddress()})
+	}
+	return startOwn(ctx, s.binary, filepath.Join(s.dir, name), places)
+}
+
+// contestant is one way to append, with what belongs to it.
+type contestant struct {
+	name    string
+	key     string
+	a       appender
+	reopen  func(context.Context) (appender, error) // ends a segment; nil: there are none
+	pids    []int
+	flushes func(context.Context) (float64, error)
+	rounds  []measured
+	single  []measured
+}
+
+// compare runs both sides in turns on the same machine: three durable replicas
+// each, the same entries, the same window.
+func compare(ctx context.Context, s logSettings, r *results) error {
+	theirs, err := startNATS(ctx, s.dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = theirs.Close() }() // their folder goes too
+	own, err := threeNodes(ctx, s, "compare")
+	if err != nil {
+		return err
+	}
+	defer func() { stopping(own) }()
+	field := []*contestant{{name: "JetStream R3, sync always", key: "jetstream"}, {name: "twinspan, 2 of 3", key: "two_of_three"}, {name: "twinspan, all 3", key: "all_three"}}
+	if field[0].a, err = theirs.open(ctx, "bench", s.window); err != nil {
+		return err
+	}
+	field[0].pids = theirs.pids()
+	for i, total := range []int{2, 3} {
+		l, err := own.log("a", "", quorum.NodeRule{Total: total})
+		if err != nil {
+			return err
+		}
+		c := field[i+1]
+		c.reopen = func(ctx context.Context) (appender, error) { return open(ctx, l, fmt.Sprintf("bench-%d", total)) }
+		if c.a, err = c.reopen(ctx); err != nil {
+			return err
+		}
+		c.pids, c.flushes = own.pids(), own.flushes
+	}
+	fmt.Printf("log: entries of %d bytes, three durable replicas on one disk, %d in flight, %d rounds of %s in turns\n", entryBytes, s.window, s.rounds, s.spell)
+	if err := warm(ctx, s, own, field); err != nil {
+		return err
+	}
+	for round := range s.rounds {
+		for i := range field {
+			c := field[(i+round)%len(field)]
+			before := 0.0
+			if c.flushes != nil {
+				if before, err = c.flushes(ctx); err != nil {
+					return err
+				}
+			}
+			m, err := load(ctx, []appender{c.a}, s.window, s.spell, c.pids)
+			if err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+			if c.flushes != nil {
+				after, err := c.flushes(ctx)
+				if err != nil {
+					return err
+				}
+				m.flushes = after - before
+			}
+			one, err := load(ctx, []appender{c.a}, 1, s.spell/4, c.pids)
+			if err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+			if m.deferred, err = c.settle(ctx); err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+			m.deferred *= float64(m.entries) / float64(m.entries+one.entries)
+			c.rounds, c.single = append(c.rounds, m), append(c.single, one)
+			fmt.Printf("  round %d: %-26s %8.0f /s %6.1f µs CPU each, %4.1f later   p50 %8s p99 %8s p99.9 %8s   one in flight p50 %s\n", round+1, c.name,
+				m.rate(), m.cpuEach(), m.deferredEach(), short(m.quantile(.5)), short(m.quantile(.99)), short(m.quantile(.999)), short(one.quantile(.5)))
+		}
+	}
+	report(field, r)
+	if s.profile != "" {
+		if err := profile(ctx, s, own, field[1]); err != nil {
+			return err
+		}
+	}
+	return countFlushes(ctx, s, field, r)
+}
+
+// warm lets files get their space, caches and heaps their size, and journals begin
+// to reuse their files, which they do from a GiB on.
+func warm(ctx context.Context, s logSettings, own *ownSide, field []*contestant) error {
+	for _, c := range field {
+		for {
+			if _, err := load(ctx, []appender{c.a}, s.window, s.spell/2, c.pids); err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+			if _, err := c.settle(ctx); err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+			if c != field[1] {
+				break
+			}
+			if v, err := own.metric(ctx, 0, "twinspan_log_append_bytes_total"); err != nil || v > 1.5*(1<<30) {
+				if err != nil {
+					return err
+				}
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// settle ends the segment, if there are any, and waits until the processes of the
+// contestant have nothing left to do. It returns what they spent on that, in
+// seconds: moving closed segments to their own, compressed files.
+func (c *contestant) settle(ctx context.Context) (cpu float64, err error) {
+	before := cpuOf(c.pids)
+	if c.reopen != nil {
+		if err := c.a.close(); err != nil {
+			return 0, err
+		}
+		if c.a, err = c.reopen(ctx); err != nil {
+			return 0, err
+		}
+	}
+	const look = 500 * time.Millisecond
+	least := time.Duration(0)
+	if c.reopen != nil {
+		least = 11 * time.Second // a node looks for what may leave its journal every ten
+	}
+	idle := 0
+	for began, last := time.Now(), before; (idle < 2 || time.Since(began) < least) && time.Since(began) < time.Minute; {
+		select {
+		case <-time.After(look):
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+		now := cpuOf(c.pids)
+		if now-last < 0.05 {
+			idle++
+		} else {
+			idle = 0
+		}
+		last = now
+	}
+	return cpuOf(c.pids) - before, nil
+}
+
+// report prints medians over the rounds, and ratios of what stood side by side.
+func report(field []*contestant, r *results) {
+	over := func(c *contestant, f func(measured) float64) float64 {
+		var v []float64
+		for _, m := range c.rounds {
+			v = append(v, f(m))
+		}
+		return median(v)
+	}
+	base := field[0]
+	for _, c := range field {
+		r.add(c.key+"_per_second", "%.0f", over(c, measured.rate))
+		r.add(c.key+"_cpu_us", "%.1f", over(c, measured.cpuEach))
+		r.add(c.key+"_cpu_deferred_us", "%.1f", over(c, measured.deferredEach))
+		for _, q := range []struct {
+			key string
+			q   float64
+		}{{"p50", .5}, {"p99", .99}, {"p999", .999}} {
+			r.add(c.key+"_"+q.key+"_ms", "%.2f", over(c, func(m measured) float64 { return m.quantile(q.q).Seconds() * 1000 }))
+		}
+	}
+	for _, c := range field[1:] {
+		var rate, cpu []float64
+		for i := range c.rounds {
+			rate = append(rate, c.rounds[i].rate()/base.rounds[i].rate())
+			cpu = append(cpu, base.rounds[i].cpuEach()/c.rounds[i].cpuEach())
+		}
+		fmt.Printf("  %-26s %.1f times the appends/s of JetStream, 1/%.1f of its CPU per entry (medians of the rounds' ratios)\n", c.name, median(rate), median(cpu))
+		r.add(c.key+"_ratio", "%.2f", median(rate))
+		r.add(c.key+"_cpu_ratio", "%.2f", median(cpu))
+		if c.key == "two_of_three" {
+			r.want(median(rate) >= 8, fmt.Sprintf("%.1f times JetStream's appends/s, at least 8 are wanted", median(rate)))
+			r.want(over(c, measured.cpuEach) <= 10, fmt.Sprintf("%.1f µs CPU per entry, at most 10 are wanted", over(c, measured.cpuEach)))
+		}
+	}
+}
+
+func short(d time.Duration) string {
+	switch {
+	case d < time.Millisecond:
+		return fmt.Sprintf("%d µs", d.Microseconds())
+	case d < time.Second:
+		return fmt.Sprintf("%.1f ms", d.Seconds()*1000)
+	}
+	return fmt.Sprintf("%.1f s", d.Seconds())
+}
+
+func stopping(o *ownSide) {
+	if err := o.stop(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+	}
+}
