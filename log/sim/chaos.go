@@ -158,7 +158,7 @@ func (w *world) cityWiped(city uint8, long int64) {
 func (w *world) wipes(mask uint32) {
 	for i := range w.nodes[:w.count] {
 		n := &w.nodes[i]
-		if mask>>i&1 == 1 && n.up || w.meta.nodes[i] != n.inc {
+		if mask>>i&1 == 1 && (n.up || w.now < n.downAt+8000) || w.meta.nodes[i] != n.inc {
 			return // the last loss is not known to everybody yet
 		}
 	}

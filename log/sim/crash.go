@@ -13,7 +13,7 @@ func (w *world) crash(n *node, keep int) {
 	if !n.up {
 		return
 	}
-	n.up = false
+	n.up, n.downAt = false, w.now
 	n.boot++
 	if keep < 0 {
 		keep = w.dice.n(len(n.syncing) + 1)

@@ -15,6 +15,7 @@ type node struct {
 	inc     uint16 // identity of its directory
 	up      bool
 	boot    uint32
+	downAt  int64 // when it stopped last
 	frozen  int64 // until
 	reps    []*replica
 	live    []*replica // those with something, in the order they were made

@@ -267,7 +267,7 @@ func (r *run) heal(ctx context.Context) error {
 // final appends a last entry to each stream, which only succeeds when the stream
 // is alive, and reads all of it in every way there is.
 func (r *run) final(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
 	defer cancel()
 	var dead sync.Map // streams that take no writer, and why
 	err := r.eachStream(func(name string) error {
@@ -281,9 +281,7 @@ func (r *run) final(ctx context.Context) error {
 	for name, err := range dead.Range {
 		r.report.extra = append(r.report.extra, fmt.Sprintf("stream %s takes no writer after everything was healed: %v", name, err))
 	}
-	err = errors.Join(err, r.whole(ctx))
-	r.verify(ctx)
-	return err
+	return errors.Join(err, r.whole(ctx), r.verify(ctx))
 }
 
 // readAll reads a stream up to its end in every way there is.
