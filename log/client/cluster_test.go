@@ -187,19 +187,6 @@ func (n *memoryNode) wakeLocked() {
 	n.changed = make(chan struct{})
 }
 
-// wait until something changes.
-func (n *memoryNode) wait(ctx context.Context) error {
-	n.mu.Lock()
-	c := n.changed
-	n.mu.Unlock()
-	select {
-	case <-c:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 func (n *memoryNode) thaw(ctx context.Context) error {
 	for {
 		n.mu.Lock()

@@ -88,7 +88,7 @@ func (r *reader) run(s *session) {
 		case <-ctx.Done():
 		}
 	})
-	err := error(errNotThere)
+	err := errNotThere
 	for {
 		if s != nil {
 			err = r.follow(ctx, s)

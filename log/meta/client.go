@@ -166,7 +166,7 @@ func (c *Client) call(ctx context.Context, q *request) (*response, error) {
 			var nl *NotLeader
 			switch {
 			case errors.As(err, &nl) && nl.Address != "" && nl.Address != address && hops < 2:
-				last, address, hops = err, nl.Address, hops+1
+				address, hops = nl.Address, hops+1
 				c.remember(address)
 				continue
 			case errors.As(err, &nl):
@@ -195,7 +195,7 @@ func (c *Client) call(ctx context.Context, q *request) (*response, error) {
 			if unknown {
 				sentinel = log.ErrUnknown
 			}
-			return nil, fmt.Errorf("metadata: %w: %w (%v)", sentinel, ctx.Err(), last)
+			return nil, fmt.Errorf("metadata: %w: %w (%s)", sentinel, ctx.Err(), last.Error())
 		}
 		pause = min(2*pause, pauseMax)
 		address = c.next(&turn)

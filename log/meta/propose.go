@@ -114,7 +114,7 @@ func (s *Server) outcome(r *raft.Raft, f raft.ApplyFuture) answer {
 		if !ok {
 			return answer{err: fmt.Errorf("metadata: a response of type %T: %w", f.Response(), log.ErrUnknown)}
 		}
-		return answer{a.result, a.err}
+		return answer(a)
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return answer{err: s.notLeader(r)}
 	case errors.Is(err, raft.ErrEnqueueTimeout):

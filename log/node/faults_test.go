@@ -142,7 +142,7 @@ func TestWipedNode(t *testing.T) {
 	c := nodetest.New(t, nodetest.Options{Nodes: []string{"a1", "a2", "b1", "b2"}})
 	l := c.Client("a", nil)
 	w := open(t, l)
-	last := fill(t, w, 500)
+	fill(t, w, 500)
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func TestWipedNode(t *testing.T) {
 	c.Wipe("b2")
 	c.Start("b2")
 	w = open(t, l)
-	last = fill(t, w, 500)
+	last := fill(t, w, 500)
 	if s := c.Node("b2").Status(); s.State != node.StateStarting || s.UUID == old {
 		t.Fatalf("a wiped node takes part under its old name: %+v", s)
 	}

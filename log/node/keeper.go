@@ -21,7 +21,6 @@ type keeper struct {
 
 	mu      sync.Mutex
 	state   Keeper
-	flawed  map[string]string // what went wrong with a copy, by stream, segment and node
 	settled map[string]settled
 }
 

@@ -272,7 +272,7 @@ type archive struct {
 // readHead reads a file's pointer and head.
 func readHead(f vfs.File) (pointer, archiveHead, error) {
 	var b [pointerSize]byte
-	p, err := pointer{}, error(nil)
+	var p pointer
 	size, err := f.Size()
 	if err != nil {
 		return p, archiveHead{}, err

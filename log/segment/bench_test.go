@@ -136,7 +136,8 @@ func BenchmarkReadOwn(b *testing.B) {
 	b.ResetTimer()
 	for range b.N {
 		n := 0
-		for next, err := log.Offset(0), error(nil); next < entries; n += len(batch) {
+		var err error
+		for next := log.Offset(0); next < entries; n += len(batch) {
 			if batch, buf, next, err = r.Read(segment.Query{From: next}, batch, buf); err != nil {
 				b.Fatal(err)
 			}

@@ -457,8 +457,8 @@ func (p plan) exact(r *Replica, q Query, entries []Stored, buf []byte, i int) ([
 	}
 	b, err := readSpan(p.handle, make([]byte, recordHeader), p.places[i])
 	var e Stored
-	size := 0
 	if err == nil {
+		var size int
 		if e, size, err = p.entry(r, b, 0, i); err == nil {
 			if b, err = readSpan(p.handle, make([]byte, size), p.places[i]); err == nil {
 				e, _, err = p.entry(r, b, 0, i)

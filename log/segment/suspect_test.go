@@ -72,7 +72,7 @@ func TestDamagedOwnFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		o := open(t, imageConfig(d))
-		bad := 0
+		var bad int
 		r, err := o.Replica(segment.ID{Stream: "s", Segment: 1})
 		if err == nil {
 			good, err := r.Verify(ctx)

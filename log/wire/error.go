@@ -37,7 +37,7 @@ const textMax = 2 << 10
 func ErrorOf(err error) *Error {
 	m := &Error{Code: 12, Text: strings.ToValidUTF8(err.Error(), "?")}
 	for code, sentinel := range codes {
-		if sentinel != nil && sentinel != log.ErrUnavailable && errors.Is(err, sentinel) {
+		if sentinel != nil && !errors.Is(sentinel, log.ErrUnavailable) && errors.Is(err, sentinel) {
 			m.Code = uint16(code)
 			break
 		}
