@@ -51,10 +51,12 @@ func TestRecoveryCopies(t *testing.T) {
 		t.Fatalf("bounds %+v, want LAC %d", b, last)
 	}
 	for _, n := range []string{"a2", "a3"} {
-		p := k.node(n).parts[0]
-		if p.core.Last() != last || p.core.LSO() != last-last%3 {
-			t.Fatalf("node %s holds up to %d, LSO %d", n, p.core.Last(), p.core.LSO())
-		}
+		k.node(n).set(func(m *memoryNode) {
+			core := &m.parts[0].core
+			if core.Last() != last || core.LSO() != last-last%3 {
+				t.Errorf("node %s holds up to %d, LSO %d", n, core.Last(), core.LSO())
+			}
+		})
 	}
 	put(t, w, last+1, last+10)
 	if err := w.Close(); err != nil {

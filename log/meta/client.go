@@ -185,7 +185,10 @@ func (c *Client) call(ctx context.Context, q *request) (*response, error) {
 			unknown = unknown || q.Op == opDo && !errors.Is(err, ErrNotSent)
 			c.forget(address)
 		}
-		last, hops = err, 0
+		hops = 0
+		if last == nil || ctx.Err() == nil {
+			last = err // of an attempt that was cut off for the time the one before says more
+		}
 		t := time.NewTimer(pause/2 + rand.N(pause))
 		select {
 		case <-t.C:
