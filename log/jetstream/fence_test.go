@@ -357,7 +357,9 @@ func TestRetention(t *testing.T) {
 	check(t, slow.Close())
 	check(t, l.StoreCursor(within(t), "s", log.Cursor{Group: "far", Offset: n - 1}))
 	first := trim(func(o log.Offset) bool { return o > 99 && o < n && o%3 == 0 })
-	l.cfg.Retention = Retention{AgeMax: time.Millisecond}
+	check(t, w.Close()) // a writer reads them, too
+	l.cfg.Retention = Retention{AgeMax: time.Millisecond, Every: time.Hour}
+	w = write(t, l)
 	time.Sleep(5 * time.Millisecond)
 	if all := trim(func(o log.Offset) bool { return o >= n-15 && o < n }); all <= first {
 		t.Fatalf("first %d by age, %d by bytes", all, first)
