@@ -23,8 +23,9 @@ type Open func(t *testing.T) log.Log
 // left, and gives the log anew. l is of no more use.
 type Crash func(t *testing.T, l log.Log) log.Log
 
-// patience bounds every single wait of the suite.
-const patience = 30 * time.Second
+// patience bounds every single wait of the suite. It is long enough for a few
+// copies of the largest payload under the race detector on a busy machine.
+const patience = 90 * time.Second
 
 // Run runs the suite.
 func Run(t *testing.T, open Open) {

@@ -45,7 +45,7 @@ type penalty struct {
 func (j *judge) left(w *Writer, now time.Duration) {
 	j.rolledAt, j.unmet = now, false
 	for i := range w.members {
-		if m := &w.members[i]; m.state == Attached && m.waiting && now-m.waitSince > w.set.RollAfter || m.lying {
+		if m := &w.members[i]; m.state == Attached && m.waiting && now-m.waitSince > w.muteAfter() || m.lying {
 			j.penalties = append(j.penalties, penalty{w.desc.Members[i].Node, now + w.set.PenaltyAfter})
 		}
 	}
@@ -141,7 +141,17 @@ func (w *Writer) tooLarge() bool {
 	return w.set.SegmentBytes > 0 && w.window.Bytes() >= w.set.SegmentBytes
 }
 
-// stalled: attached, and for RollAfter owing acknowledgements without giving one.
+// slowestLink is what a line between members is expected to carry, in bytes a
+// second: a large entry is on its way for a while, and a member that is judged
+// mute meanwhile would be sent it anew in the next segment, for ever.
+const slowestLink = 4 << 20
+
+// muteAfter is how long a member may owe acknowledgements without giving one.
+func (w *Writer) muteAfter() time.Duration {
+	return w.set.RollAfter + time.Duration(w.window.bytes)*time.Second/slowestLink
+}
+
+// stalled: attached, and for muteAfter owing acknowledgements without giving one.
 func (w *Writer) stalled(i int, now time.Duration) bool {
 	m := &w.members[i]
 	mark := w.window.Mark(i)
@@ -149,7 +159,7 @@ func (w *Writer) stalled(i int, now time.Duration) bool {
 	if !owes || mark != m.mark || !m.waiting {
 		m.mark, m.waiting, m.waitSince = mark, owes, now
 	}
-	return owes && now-m.waitSince > w.set.RollAfter
+	return owes && now-m.waitSince > w.muteAfter()
 }
 
 // failing: slow, or without entries it acknowledged, in this segment.
