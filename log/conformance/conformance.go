@@ -313,6 +313,9 @@ func zombieInFlight(t *testing.T, l log.Log) {
 func large(t *testing.T, l log.Log) {
 	w := openWriter(t, l, "s")
 	sizes := []int{1, 4 << 10, 100 << 10, 1 << 20, 12 << 20, 3, log.MaxPayload, 5}
+	if testing.Short() { // four nodes and a race detector in one process have enough to do
+		sizes = []int{1, 4 << 10, 100 << 10, 1 << 20, 3, 6 << 20, 5}
+	}
 	var last log.Offset
 	for i, n := range sizes {
 		last = must[log.Offset](t)(w.Append(ctxOf(t), log.Draft{Topic: log.TopicData, EndsTransaction: true, Payload: bytes.Repeat([]byte{byte(i + 1)}, n)}))
