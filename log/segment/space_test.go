@@ -131,7 +131,8 @@ func TestSpaceIsFound(t *testing.T) {
 	if err := o.stop(); err != nil {
 		t.Fatal(err)
 	}
-	capacity := disk.Used() + 1<<10
+	// Room for a spare file and the reserve, and for nothing beside them.
+	capacity := disk.Used() + 112<<10
 	disk = disk.Restart()
 	disk.SetCapacity(capacity)
 	c.FS, c.JournalBytes = disk, 128<<10
