@@ -37,6 +37,24 @@ func (r *reader) kept() bool {
 	return len(r.options.Topics) > 0 && !slices.ContainsFunc(r.options.Topics, func(t log.Topic) bool { return t != log.TopicSchema })
 }
 
+// openPatiently is open for a while: a node that was just restarted, or given its
+// copies, serves soon.
+func (r *reader) openPatiently(ctx context.Context) (*session, error) {
+	bounded, cancel := context.WithTimeout(ctx, r.client.cfg.OpenFor)
+	defer cancel()
+	pause := newPause()
+	for {
+		s, err := r.open(bounded)
+		var final *finalError
+		if err == nil || !errors.Is(err, log.ErrUnavailable) || errors.As(err, &final) {
+			return s, err
+		}
+		if pause.wait(bounded) != nil {
+			return nil, err
+		}
+	}
+}
+
 // open attaches for the first time, and makes sure that From lies in the stream.
 // nil: there is nothing to attach to yet.
 func (r *reader) open(ctx context.Context) (*session, error) {

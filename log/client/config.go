@@ -51,7 +51,7 @@ type Config struct {
 	RollAfter       time.Duration // a member that is gone or owes acknowledgements for so long is left out; 2s
 	RollEvery       time.Duration // members that are back are taken in at most so often; 5s
 	PenaltyAfter    time.Duration // a member that was left out for its slowness is not taken in for so long, if others will do; 30s
-	OpenFor         time.Duration // how long opening a writer tries; 30s
+	OpenFor         time.Duration // how long opening a writer or a reader tries; 30s
 	ReadWindowBytes int64         // of a reader: bytes received and not taken; 8 MiB
 	Far             Far           // if-needed
 	FarAfter        time.Duration // 5s

@@ -16,7 +16,7 @@ import (
 )
 
 // OpenReader attaches to a node of the own city that has the entry at From, and
-// starts the flow.
+// starts the flow. It tries for Config.OpenFor while no node serves it.
 func (c *Client) OpenReader(ctx context.Context, stream string, o log.ReaderOptions) (log.Reader, error) {
 	bound, done, err := c.bind(ctx)
 	if err != nil {
@@ -28,7 +28,7 @@ func (c *Client) OpenReader(ctx context.Context, stream string, o log.ReaderOpti
 		changed: make(chan struct{}), stop: make(chan struct{}),
 	}
 	r.options.Topics = slices.Clone(o.Topics)
-	s, err := r.open(bound)
+	s, err := r.openPatiently(bound)
 	if err != nil {
 		return nil, c.said(fmt.Errorf("open reader of stream %q: %w", stream, err))
 	}

@@ -13,7 +13,10 @@ import (
 )
 
 const (
-	tryFor   = 3 * time.Second // one request to one node; a frozen node must not eat the caller's time
+	// One request to one node: a frozen one must not eat the caller's time, and a
+	// slow cluster must get to answer. Twice as long after each that ran out.
+	tryMin   = time.Second
+	tryMax   = 4 * time.Second
 	pauseMin = 20 * time.Millisecond
 	pauseMax = 200 * time.Millisecond
 )
@@ -108,7 +111,7 @@ func (c *Client) Leases(ctx context.Context) ([]Lease, error) {
 
 // Status asks one node, which answers from what it knows, leader or not.
 func (c *Client) Status(ctx context.Context, address string) (Status, error) {
-	r, err := c.ask(ctx, address, &request{Op: opStatus})
+	r, err := c.ask(ctx, address, &request{Op: opStatus}, tryMax)
 	if err == nil {
 		err = r.err()
 	}
@@ -121,9 +124,9 @@ func (c *Client) Status(ctx context.Context, address string) (Status, error) {
 	return *r.Status, nil
 }
 
-// ask sends one request to one node, once.
-func (c *Client) ask(ctx context.Context, address string, q *request) (*response, error) {
-	ctx, cancel := context.WithTimeout(ctx, tryFor)
+// ask sends one request to one node, once, and waits for so long.
+func (c *Client) ask(ctx context.Context, address string, q *request, wait time.Duration) (*response, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	if c.here != nil && address == c.self {
 		r := &response{}
@@ -152,12 +155,14 @@ func (c *Client) call(ctx context.Context, q *request) (*response, error) {
 		unknown bool // a command may have been applied
 		last    error
 		pause   = pauseMin
+		wait    = tryMin
 		turn    = rand.IntN(max(len(c.seeds), 1))
 		address = c.first(&turn)
 		hops    int // hints followed in a row
 	)
 	for {
-		r, err := c.ask(ctx, address, q)
+		began := time.Now()
+		r, err := c.ask(ctx, address, q, wait)
 		if err == nil {
 			if err = r.err(); err == nil {
 				c.remember(address)
@@ -184,6 +189,9 @@ func (c *Client) call(ctx context.Context, q *request) (*response, error) {
 			}
 			unknown = unknown || q.Op == opDo && !errors.Is(err, ErrNotSent)
 			c.forget(address)
+			if time.Since(began) >= wait {
+				wait = min(2*wait, tryMax)
+			}
 		}
 		hops = 0
 		if last == nil || ctx.Err() == nil {

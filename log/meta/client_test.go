@@ -89,7 +89,7 @@ func TestClientFollowsHints(t *testing.T) {
 	s := &script{t: t, answers: []func() ([]byte, error){refuses(&NotLeader{Address: "leader:1"}), done, done}}
 	c := NewClient(s, []string{"a:1"})
 	for range 2 {
-		if names, err := c.Streams(within(t, time.Second)); err != nil || len(names) != 1 {
+		if names, err := c.Streams(within(t, 10*time.Second)); err != nil || len(names) != 1 {
 			t.Fatalf("%v, %v", names, err)
 		}
 	}

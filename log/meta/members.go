@@ -66,7 +66,7 @@ func (s *Server) form(ctx context.Context, r *raft.Raft) error {
 		if p.Name == s.cfg.Node {
 			continue
 		}
-		answer, err := s.client.ask(ctx, p.Address, &request{Op: opProbe})
+		answer, err := s.client.ask(ctx, p.Address, &request{Op: opProbe}, tryMax)
 		switch {
 		case err != nil:
 			return fmt.Errorf("node %q at %s was never reached: %w", p.Name, p.Address, err)
@@ -119,7 +119,7 @@ func (s *Server) admit(ctx context.Context, r *raft.Raft) error {
 			continue
 		}
 		committed := r.CommitIndex()
-		answer, err := s.client.ask(ctx, p.Address, &request{Op: opStatus})
+		answer, err := s.client.ask(ctx, p.Address, &request{Op: opStatus}, tryMax)
 		if err != nil || answer.Status == nil {
 			return fmt.Errorf("node %q does not vote yet: it is not reached: %w", p.Name, errors.Join(err, log.ErrUnavailable))
 		}

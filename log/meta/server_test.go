@@ -42,10 +42,10 @@ func TestSingleNode(t *testing.T) {
 	for round := range 3 {
 		began := time.Now()
 		createOn(t, c.nodes["a1"].server, fmt.Sprintf("s%d", round))
-		if d := time.Since(began); d > 900*time.Millisecond {
+		if d := time.Since(began); d > 5*time.Second {
 			t.Errorf("round %d: it took %v to lead", round, d)
 		}
-		names, err := c.nodes["a1"].server.Streams(within(t, time.Second))
+		names, err := c.nodes["a1"].server.Streams(within(t, 10*time.Second))
 		if err != nil || len(names) != round+1 {
 			t.Fatalf("round %d: %v, %v", round, names, err)
 		}
@@ -63,7 +63,7 @@ func TestElections(t *testing.T) {
 	client := c.client()
 	c.register(client, "a1", "a2", "b1", "b2", "w1")
 	createOn(t, client, "s")
-	if _, err := client.Stream(within(t, time.Second), "none"); !errors.Is(err, log.ErrNoStream) {
+	if _, err := client.Stream(within(t, 10*time.Second), "none"); !errors.Is(err, log.ErrNoStream) {
 		t.Fatalf("no such stream: %v", err)
 	}
 	at := log.Offset(0)
@@ -103,7 +103,7 @@ func TestElections(t *testing.T) {
 	if err != nil || len(segments) != 1 {
 		t.Fatalf("after a restart of all: %+v, %v", segments, err)
 	}
-	status, err := client.Status(within(t, time.Second), "w1")
+	status, err := client.Status(within(t, 10*time.Second), "w1")
 	if err != nil || len(status.Voters) != 5 || status.Streams != 1 || status.Nodes != 5 {
 		t.Fatalf("status: %+v, %v", status, err)
 	}
@@ -157,7 +157,7 @@ func TestPartition(t *testing.T) {
 	client := c.client()
 	createOn(t, client, "s")
 	openless := cursorAt("s", "g", log.None)
-	must(t)(client.Do(within(t, 5*time.Second), openless))
+	must(t)(client.Do(within(t, 20*time.Second), openless))
 	leader := c.leader()
 	var others []string
 	for name := range c.nodes {
@@ -184,7 +184,7 @@ func TestPartition(t *testing.T) {
 	if v, _ := c.nodes[leader].server.Local(); v.streams.count != 1 {
 		t.Fatal("the local view went away")
 	}
-	names, err := NewClient(caller{c.n, ""}, nil).Stale(leader).Streams(within(t, time.Second))
+	names, err := NewClient(caller{c.n, ""}, nil).Stale(leader).Streams(within(t, 10*time.Second))
 	if err != nil || len(names) != 1 {
 		t.Fatalf("stale: %v, %v", names, err)
 	}
@@ -209,7 +209,7 @@ func TestUnknownOutcome(t *testing.T) {
 	client := c.client()
 	c.register(client, "a1")
 	createOn(t, client, "s")
-	r := must(t)(client.Do(within(t, 5*time.Second), Command{Own: &Own{Stream: "s", Owner: "p"}}))
+	r := must(t)(client.Do(within(t, 20*time.Second), Command{Own: &Own{Stream: "s", Owner: "p"}}))
 	advance := Command{Advance: &Advance{Stream: "s", Epoch: r.Stream.Epoch, Open: &quorum.Descriptor{
 		Stream: "s", Segment: 1, FirstLSO: log.None, Epoch: r.Stream.Epoch, Generation: r.Generation,
 		Members: []quorum.Member{{Node: "a1", UUID: "id-a1", City: "a"}}, Rule: quorum.NodeRule{Total: 1}, Protected: true,
@@ -228,7 +228,7 @@ func TestUnknownOutcome(t *testing.T) {
 	c.n.mu.Lock()
 	clear(c.n.dropped)
 	c.n.mu.Unlock()
-	again := must(t)(client.Do(within(t, 5*time.Second), advance))
+	again := must(t)(client.Do(within(t, 20*time.Second), advance))
 	if len(again.Stream.Segments) != 1 || again.Stream.NextSegment != 2 {
 		t.Fatalf("repeated: %+v", again.Stream)
 	}
@@ -423,7 +423,7 @@ func TestLeaseOverLeaderChange(t *testing.T) {
 		}
 		return nil
 	})
-	leases, err := client.Leases(within(t, 5*time.Second))
+	leases, err := client.Leases(within(t, 20*time.Second))
 	if err != nil || len(leases) != 1 || leases[0].Holder != "y" {
 		t.Fatalf("%+v, %v", leases, err)
 	}

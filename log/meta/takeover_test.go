@@ -68,7 +68,7 @@ func TestForcedTakeover(t *testing.T) {
 		c.start(name)
 	}
 	must(t)(client.Do(within(t, 20*time.Second), Command{Own: &Own{Stream: "s", Owner: "q"}}))
-	st, err := client.Stream(within(t, 5*time.Second), "s")
+	st, err := client.Stream(within(t, 20*time.Second), "s")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func TestForcedTakeover(t *testing.T) {
 	if len(st.Windows) != 1 || st.Windows[0].From != 0 || st.Windows[0].To != 9 {
 		t.Fatalf("windows: %+v", st.Windows)
 	}
-	if nodes, err := client.Nodes(within(t, 5*time.Second)); err != nil || len(nodes) != 2 {
+	if nodes, err := client.Nodes(within(t, 20*time.Second)); err != nil || len(nodes) != 2 {
 		t.Fatalf("nodes: %+v, %v", nodes, err)
 	}
 

@@ -40,7 +40,7 @@ func TestAloneStartsAtOnce(t *testing.T) {
 	c.Registered()
 	took := time.Since(began)
 	t.Logf("registered after %v", took)
-	if took > 2*time.Second {
+	if took > 10*time.Second {
 		t.Errorf("a node that is alone takes %v to start", took)
 	}
 }
