@@ -111,7 +111,7 @@ func TestConfigVerbs(t *testing.T) {
 		out != "twinspan.yaml is valid: stream payments, roles producer, node, consumer\n" {
 		t.Errorf("%d %q %q", code, out, errOut)
 	}
-	code, out, _ := twinspan(t, "config", "check", "-o", "json", "--set", "applier.lanes=0")
+	code, out, _ := twinspan(t, "config", "check", "-o", "json", "--set", "apply.lanes=0")
 	var result struct {
 		Valid    bool
 		Problems []string

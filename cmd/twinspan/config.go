@@ -88,7 +88,7 @@ func (a *app) configShow() *cobra.Command {
 		Short: "Show the effective configuration, secrets left out",
 		Example: `  twinspan config show -c twinspan.yaml
   twinspan config show --origin                 where each value comes from
-  TWINSPAN_APPLIER_LANES=4 twinspan config show -o json`,
+  TWINSPAN_APPLY_LANES=4 twinspan config show -o json`,
 		Args: args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			p, err := a.printer()

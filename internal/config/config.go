@@ -49,7 +49,7 @@ type Config struct {
 	Producer Producer        `yaml:"producer"`
 	Target   server.Endpoint `yaml:"target"`
 	Consumer Consumer        `yaml:"consumer"`
-	Applier  Applier         `yaml:"applier"`
+	Applier  Applier         `yaml:"apply"`
 	Doctor   Doctor          `yaml:"doctor"`
 	Logging  Logging         `yaml:"logging"`
 }

@@ -68,12 +68,12 @@ func TestProblemsNameTheirLine(t *testing.T) {
 			[]string{"t.yaml:7:3: producer.batch_dely: unknown key; did you mean batch_delay?"},
 		},
 		"misspelt section": {
-			minimal + "aplier: {lanes: 2}\n",
-			[]string{"t.yaml:6:1: aplier: unknown key; did you mean applier?"},
+			minimal + "aply: {lanes: 2}\n",
+			[]string{"t.yaml:6:1: aply: unknown key; did you mean apply?"},
 		},
 		"key in the wrong place": {
 			minimal + "lanes: 4\n",
-			[]string{"t.yaml:6:1: lanes: unknown key here; did you mean applier.lanes?"},
+			[]string{"t.yaml:6:1: lanes: unknown key here; did you mean apply.lanes?"},
 		},
 		"unknown key": {
 			minimal + "consumer:\n  wombat: 4\n",
@@ -84,8 +84,8 @@ func TestProblemsNameTheirLine(t *testing.T) {
 			[]string{`t.yaml:7:16: producer.batch_delay: "2" has no unit: write it like 2ms, 30s or 7d`},
 		},
 		"size without unit": {
-			minimal + "applier:\n  batch_bytes: 1048576\n",
-			[]string{`t.yaml:7:16: applier.batch_bytes: "1048576" has no unit: write it like 512B, 256KiB or 64MiB`},
+			minimal + "apply:\n  batch_bytes: 1048576\n",
+			[]string{`t.yaml:7:16: apply.batch_bytes: "1048576" has no unit: write it like 512B, 256KiB or 64MiB`},
 		},
 		"several at once, in their order": {
 			"stream: Pay ments\nroles: [producr]\nlogging:\n  level: loud\n",
@@ -127,8 +127,8 @@ func TestProblemsNameTheirLine(t *testing.T) {
 			[]string{"source.address: missing: host:port, or the path of a socket", "source.user: missing"},
 		},
 		"range": {
-			minimal + "applier:\n  lanes: 0\n",
-			[]string{"t.yaml:7:10: applier.lanes: 0 is out of range: 1 to 256"},
+			minimal + "apply:\n  lanes: 0\n",
+			[]string{"t.yaml:7:10: apply.lanes: 0 is out of range: 1 to 256"},
 		},
 		"server to itself": {
 			"stream: a\ncity: b\nroles: [producer, node, consumer]\nsource: {address: 'h:1', user: u}\ntarget: {address: 'h:1', user: u}\n",
@@ -190,29 +190,29 @@ func TestAddressesInEveryStyle(t *testing.T) {
 }
 
 func TestPrecedence(t *testing.T) {
-	text := minimal + "applier:\n  lanes: 3\n  batch_rows: 30\nlogging:\n  level: loud\n"
+	text := minimal + "apply:\n  lanes: 3\n  batch_rows: 30\nlogging:\n  level: loud\n"
 	l, problems := load(t, text,
-		[]string{"TWINSPAN_APPLIER_LANES=4", "TWINSPAN_APPLIER_BATCH_ROWS=40", "TWINSPAN_ROLES=node, producer",
-			"TWINSPAN_CONFIG=/x", "TWINSPAN_APPLIER_LANE=9", "HOME=/root", "TWINSPAN_LOGGING_LEVEL=debug"},
-		[]string{"applier.lanes=5"})
+		[]string{"TWINSPAN_APPLY_LANES=4", "TWINSPAN_APPLY_BATCH_ROWS=40", "TWINSPAN_ROLES=node, producer",
+			"TWINSPAN_CONFIG=/x", "TWINSPAN_APPLY_LANE=9", "HOME=/root", "TWINSPAN_LOGGING_LEVEL=debug"},
+		[]string{"apply.lanes=5"})
 	if problems != nil {
 		t.Fatal(problems)
 	}
 	if l.Applier.Lanes != 5 || l.Applier.BatchRows != 40 || !slices.Equal(l.Roles, []Role{RoleNode, RoleProducer}) {
 		t.Errorf("lanes %d, rows %d, roles %v", l.Applier.Lanes, l.Applier.BatchRows, l.Roles)
 	}
-	want := "environment: TWINSPAN_APPLIER_LANE: sets no key; did you mean TWINSPAN_APPLIER_LANES?"
+	want := "environment: TWINSPAN_APPLY_LANE: sets no key; did you mean TWINSPAN_APPLY_LANES?"
 	if len(l.Warnings) != 1 || l.Warnings[0].String() != want {
 		t.Errorf("warnings %v", l.Warnings)
 	}
-	if o := l.Origins["applier.batch_rows"]; o != "environment variable TWINSPAN_APPLIER_BATCH_ROWS" {
+	if o := l.Origins["apply.batch_rows"]; o != "environment variable TWINSPAN_APPLY_BATCH_ROWS" {
 		t.Errorf("origin %q", o)
 	}
 
-	_, problems = load(t, minimal, []string{"TWINSPAN_APPLIER_LANES=many"}, []string{"aplier.lanes=2", "what"})
+	_, problems = load(t, minimal, []string{"TWINSPAN_APPLY_LANES=many"}, []string{"aply.lanes=2", "what"})
 	want2 := []string{
-		`environment variable TWINSPAN_APPLIER_LANES: applier.lanes: "many" is not a whole number`,
-		"flag --set: aplier.lanes: unknown key; did you mean applier.lanes?",
+		`environment variable TWINSPAN_APPLY_LANES: apply.lanes: "many" is not a whole number`,
+		"flag --set: aply.lanes: unknown key; did you mean apply.lanes?",
 		"flag --set: what: write it as key=value, such as logging.level=debug",
 	}
 	if d := cmp.Diff(want2, problems); d != "" {

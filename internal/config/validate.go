@@ -229,10 +229,10 @@ func (v *validator) consumer() {
 		v.name("consumer.group", v.c.Consumer.Group)
 	}
 	a := v.c.Applier
-	between(v, "applier.lanes", a.Lanes, 1, 256)
-	between(v, "applier.batch_rows", a.BatchRows, 1, 10000)
-	bytesBetween(v, "applier.batch_bytes", a.BatchBytes, 1<<10, 64<<20)
-	durationUpTo(v, "applier.batch_delay", a.BatchDelay, 10*time.Second)
+	between(v, "apply.lanes", a.Lanes, 1, 256)
+	between(v, "apply.batch_rows", a.BatchRows, 1, 10000)
+	bytesBetween(v, "apply.batch_bytes", a.BatchBytes, 1<<10, 64<<20)
+	durationUpTo(v, "apply.batch_delay", a.BatchDelay, 10*time.Second)
 }
 
 func (v *validator) endpoint(path string, e server.Endpoint) {

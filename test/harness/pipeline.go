@@ -50,7 +50,7 @@ type Config struct {
 	Stream string
 	Source *mysqltest.Server // whose binlog is read
 	Target *mysqltest.Server
-	// Set overrides keys of a role's configuration: "applier.lanes=4".
+	// Set overrides keys of a role's configuration: "apply.lanes=4".
 	Set    map[Role][]string
 	Detach bool // the processes outlive this one
 	// Cities makes the log a cluster; nil: one node.
