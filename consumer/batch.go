@@ -290,8 +290,20 @@ func (c *Consumer) transaction(ctx context.Context, r *change.BatchReader, t cha
 // apply feeds one part; next moves behind it.
 func (c *Consumer) apply(ctx context.Context, first change.Place, t *change.Transaction, held string, next change.Place) error {
 	n := int64(len(t.Rows))
-	if err := c.sink.Apply(ctx, first, t, held); err != nil {
-		return &sinkError{err}
+	sink := func(ctx context.Context, first change.Place, t *change.Transaction, held string) error {
+		if err := c.sink.Apply(ctx, first, t, held); err != nil {
+			return &sinkError{err}
+		}
+		return nil
+	}
+	var err error
+	if c.cfg.Router != nil {
+		err = c.cfg.Router.Feed(ctx, first, t, held, sink)
+	} else {
+		err = sink(ctx, first, t, held)
+	}
+	if err != nil {
+		return err
 	}
 	c.next = next
 	c.mu.Lock()

@@ -36,6 +36,17 @@ type Sink interface {
 	Durable() (change.Place, string)
 }
 
+// Router decides what of a part of a transaction goes on to the sink, and under
+// which names. It hands it to apply in one or several parts, each change with the
+// place that it has in the log. *route.Router is one.
+type Router interface {
+	// Feed fails with what apply answered, or else before it called apply.
+	Feed(ctx context.Context, first change.Place, t *change.Transaction, held string,
+		apply func(ctx context.Context, first change.Place, t *change.Transaction, held string) error) error
+	// Counts are how many rows and statements were left out. Any goroutine asks.
+	Counts() (rows, statements int64)
+}
+
 // Config of a Consumer. Zero fields take the default in brackets.
 type Config struct {
 	Stream string
@@ -44,6 +55,8 @@ type Config struct {
 	CursorInterval time.Duration
 	// ChunkRows [1024] is how many rows of a transaction are decoded at a time.
 	ChunkRows int
+	// Router [nil: everything goes on as it is] leaves changes out and renames.
+	Router Router
 	// RetryMax [5 s] is the longest pause before a halt is looked at again.
 	RetryMax time.Duration
 }

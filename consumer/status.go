@@ -10,6 +10,7 @@ import (
 
 	"github.com/twinspan/twinspan/change"
 	"github.com/twinspan/twinspan/change/gtid"
+	"github.com/twinspan/twinspan/consumer/route"
 	"github.com/twinspan/twinspan/internal/server"
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/schema"
@@ -48,6 +49,9 @@ type Halt struct {
 }
 
 func assess(err error) (Code, string) {
+	if refused := (*route.Refusal)(nil); errors.As(err, &refused) {
+		return Code(refused.Code), refused.Remedy
+	}
 	switch {
 	case errors.Is(err, errOther):
 		return CodeOther, "let log.nodes name the log that the target was fed from; if that one is gone for good, begin a new stream, under a new name, " +
@@ -106,6 +110,9 @@ type Status struct {
 	Rows         int64 `json:"rows"`
 	Transactions int64 `json:"transactions"`
 	Discarded    int64 `json:"discarded"` // transactions without an end, of producers that died
+	// What filters left out since Run began.
+	FilteredRows       int64 `json:"filtered_rows"`
+	FilteredStatements int64 `json:"filtered_statements"`
 
 	Halt    *Halt  `json:"halt,omitempty"`
 	Trouble string `json:"trouble,omitempty"` // a passing condition: the log is away
@@ -125,6 +132,9 @@ func (c *Consumer) Status(ctx context.Context) Status {
 	s := Status{
 		Stream: c.cfg.Stream, Group: c.cfg.Group, Next: st.next, LAC: st.bounds.LAC, LSO: st.bounds.LSO,
 		Entries: st.entries, Bytes: st.bytes, Rows: st.rows, Transactions: st.transactions, Discarded: st.discarded,
+	}
+	if c.cfg.Router != nil {
+		s.FilteredRows, s.FilteredStatements = c.cfg.Router.Counts()
 	}
 	if st.started {
 		s.Behind = max(0, int64(st.bounds.LSO)+1-int64(st.next))
@@ -180,12 +190,13 @@ var (
 	descLag  = prometheus.NewDesc("twinspan_consumer_behind_entries", "Committed entries that were not fed.", []string{"stream", "group"}, nil)
 	descRows = prometheus.NewDesc("twinspan_consumer_rows_total", "Row changes fed.", []string{"stream", "group"}, nil)
 	descSize = prometheus.NewDesc("twinspan_consumer_bytes_total", "Payload bytes read.", []string{"stream", "group"}, nil)
+	descLeft = prometheus.NewDesc("twinspan_consumer_filtered_total", "Row changes and statements that filters left out.", []string{"stream", "group", "kind"}, nil)
 	descHalt = prometheus.NewDesc("twinspan_consumer_halted", "1 while the consumer is halted, by code.", []string{"stream", "group", "code"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c *Consumer) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descNext, descLag, descRows, descSize, descHalt} {
+	for _, d := range []*prometheus.Desc{descNext, descLag, descRows, descSize, descLeft, descHalt} {
 		ch <- d
 	}
 }
@@ -202,6 +213,8 @@ func (c *Consumer) Collect(ch chan<- prometheus.Metric) {
 	emit(descLag, prometheus.GaugeValue, float64(s.Behind))
 	emit(descRows, prometheus.CounterValue, float64(s.Rows))
 	emit(descSize, prometheus.CounterValue, float64(s.Bytes))
+	emit(descLeft, prometheus.CounterValue, float64(s.FilteredRows), "row")
+	emit(descLeft, prometheus.CounterValue, float64(s.FilteredStatements), "statement")
 	if s.Halt != nil {
 		emit(descHalt, prometheus.GaugeValue, 1, string(s.Halt.Code))
 	}

@@ -119,4 +119,7 @@ type Statement struct {
 	StartTransaction bool
 	// Replace: CREATE OR REPLACE, which drops what was there.
 	Replace bool
+	// Mentions are the places where those names, and Object, stand in the text,
+	// in order.
+	Mentions []Mention
 }

@@ -20,11 +20,9 @@ func Classify(text, defaultSchema string, d Dialect) (Statement, error) {
 	if err != nil {
 		return Statement{}, fmt.Errorf("%w: %w", ErrUnclassified, err)
 	}
-	s := &scan{t: tokens, schema: defaultSchema, charset: d.Charset, maria: d.Flavor == server.MariaDB}
-	if s.charset == "" {
-		s.charset = "utf8mb4"
-	}
+	s := newScan(tokens, defaultSchema, d)
 	s.statement()
+	slices.SortFunc(s.stmt.Mentions, func(a, b Mention) int { return a.From - b.From })
 	if s.failed == "" && !hasBody(s.stmt.Class) {
 		s.oneStatement()
 	}
@@ -32,6 +30,14 @@ func Classify(text, defaultSchema string, d Dialect) (Statement, error) {
 		return Statement{}, fmt.Errorf("%w: %s: %.120q", ErrUnclassified, s.failed, text)
 	}
 	return s.stmt, nil
+}
+
+func newScan(tokens []token, defaultSchema string, d Dialect) *scan {
+	s := &scan{t: tokens, schema: defaultSchema, charset: d.Charset, maria: d.Flavor == server.MariaDB}
+	if s.charset == "" {
+		s.charset = "utf8mb4"
+	}
+	return s
 }
 
 // hasBody tells which statements hold further statements.

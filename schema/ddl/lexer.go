@@ -22,6 +22,8 @@ type token struct {
 	kind tokenKind
 	s    string // word as written, identifier, or the symbol
 	up   string // a word in upper case; empty for others
+	// from and to are its bytes in the text: text[from:to].
+	from, to int
 }
 
 // is tells whether the token is that keyword. Quoted identifiers never are.
@@ -58,9 +60,13 @@ type lexer struct {
 func lex(src string, d Dialect) ([]token, error) {
 	l := lexer{src: src, dialect: d, wideTail: hasASCIITails(d.Charset), out: make([]token, 0, 16+len(src)/6)}
 	for {
+		from, n := l.pos, len(l.out)
 		more, err := l.next()
 		if err != nil {
 			return nil, err
+		}
+		if len(l.out) > n {
+			l.out[n].from, l.out[n].to = from, l.pos
 		}
 		if !more {
 			break

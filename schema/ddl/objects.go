@@ -47,6 +47,7 @@ func (s *scan) object(c Class) {
 	s.stmt.Class = c
 	s.ifExists()
 	s.stmt.Object = s.name()
+	s.role(Object)
 }
 
 // simple are the objects whose kind is all there is to know, by the word behind
@@ -100,7 +101,7 @@ func (s *scan) create() {
 	case s.takeAny("DATABASE", "SCHEMA"):
 		s.stmt.Class = CreateDatabase
 		s.ifExists()
-		s.stmt.Object = schema.Name{Schema: s.ident()}
+		s.stmt.Object = s.database()
 	case s.takeView():
 		s.view()
 	case s.take("TRIGGER"):
@@ -251,7 +252,7 @@ func (s *scan) alter() {
 		s.stmt.Class = AlterDatabase
 		s.stmt.Object = schema.Name{Schema: s.schema}
 		if s.isName(0) && !s.databaseOption() {
-			s.stmt.Object.Schema = s.ident()
+			s.stmt.Object = s.database()
 		}
 	case s.takeView():
 		s.view()
@@ -355,7 +356,7 @@ func (s *scan) drop() {
 	case s.takeAny("DATABASE", "SCHEMA"):
 		s.stmt.Class = DropDatabase
 		s.ifExists()
-		s.stmt.Object = schema.Name{Schema: s.ident()}
+		s.stmt.Object = s.database()
 		s.only()
 	case s.take("TRIGGER"):
 		s.object(Trigger)

@@ -120,9 +120,13 @@ func (s *scan) table(ctes []string) bool {
 		return false
 	}
 	qualified := t.sym('.') || s.peek(1).sym('.') && s.isName(2)
-	if n := s.name(); qualified || !hides(ctes, n.Table) {
-		s.mentions(n)
+	n := s.name()
+	if !qualified && hides(ctes, n.Table) {
+		s.unspot()
+		return true
 	}
+	s.mentions(n)
+	s.role(Queries)
 	return true
 }
 

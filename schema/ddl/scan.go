@@ -85,6 +85,46 @@ func (s *scan) ident() string {
 
 // name reads [schema.]name or .name.
 func (s *scan) name() schema.Name {
+	first := s.i
+	n := s.qualified()
+	s.spot(n, first)
+	return n
+}
+
+// spot notes where the name that begins at token first stands.
+func (s *scan) spot(n schema.Name, first int) {
+	if s.failed != "" || first >= s.i {
+		return
+	}
+	from := s.t[first].from
+	for _, m := range s.stmt.Mentions {
+		if m.From == from {
+			return
+		}
+	}
+	s.stmt.Mentions = append(s.stmt.Mentions, Mention{Name: n, From: from, To: s.t[s.i-1].to})
+}
+
+// role says what the name read last is there for.
+func (s *scan) role(r Role) {
+	if n := len(s.stmt.Mentions); n > 0 {
+		s.stmt.Mentions[n-1].Role = r
+	}
+}
+
+// unspot forgets the name read last.
+func (s *scan) unspot() { s.stmt.Mentions = s.stmt.Mentions[:len(s.stmt.Mentions)-1] }
+
+// database reads the name of a schema.
+func (s *scan) database() schema.Name {
+	first := s.i
+	n := schema.Name{Schema: s.ident()}
+	s.spot(n, first)
+	s.role(Object)
+	return n
+}
+
+func (s *scan) qualified() schema.Name {
 	if s.takeSym('.') {
 		return schema.Name{Schema: s.schema, Table: s.ident()}
 	}
@@ -111,6 +151,7 @@ func (s *scan) mentions(n schema.Name) { s.stmt.Tables = add(s.stmt.Tables, n) }
 // changes notes a table that is not the same afterwards.
 func (s *scan) changes(n schema.Name) {
 	s.mentions(n)
+	s.role(Changes)
 	s.stmt.Changed = add(s.stmt.Changed, n)
 }
 
