@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/twinspan/twinspan/consumer/route"
 	"github.com/twinspan/twinspan/internal/server"
 )
 
@@ -167,6 +168,30 @@ type Applier struct {
 	BatchRows  int      `yaml:"batch_rows"`
 	BatchBytes Bytes    `yaml:"batch_bytes"`
 	BatchDelay Duration `yaml:"batch_delay"`
+	// Filters leave tables out, Routes rename them: "shop.* -> shop_b.*".
+	Filters Filters  `yaml:"filters"`
+	Routes  []string `yaml:"routes"`
+}
+
+// Filters say which tables reach the target. Patterns are schema.table; * stands
+// for anything, ? for one character.
+type Filters struct {
+	Include []string `yaml:"include"`
+	Exclude []string `yaml:"exclude"`
+	// Operations that are left out, by table: such tables differ from the source.
+	SkipInsert []string `yaml:"skip_insert"`
+	SkipUpdate []string `yaml:"skip_update"`
+	SkipDelete []string `yaml:"skip_delete"`
+	SkipDDL    []string `yaml:"skip_ddl"`
+	// Done lists GTIDs of statements that an operator has carried out by hand.
+	Done []string `yaml:"done"`
+}
+
+// Rules are the filters and routes in the form that the router reads.
+func (a Applier) Rules() route.Config {
+	f := a.Filters
+	return route.Config{Include: f.Include, Exclude: f.Exclude, SkipInsert: f.SkipInsert, SkipUpdate: f.SkipUpdate,
+		SkipDelete: f.SkipDelete, SkipDDL: f.SkipDDL, Done: f.Done, Routes: a.Routes}
 }
 
 // Doctor is what the checks at start may leave be.

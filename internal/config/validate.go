@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/twinspan/twinspan/change/gtid"
+	"github.com/twinspan/twinspan/consumer/route"
 	"github.com/twinspan/twinspan/internal/server"
 )
 
@@ -233,6 +234,38 @@ func (v *validator) consumer() {
 	between(v, "apply.batch_rows", a.BatchRows, 1, 10000)
 	bytesBetween(v, "apply.batch_bytes", a.BatchBytes, 1<<10, 64<<20)
 	durationUpTo(v, "apply.batch_delay", a.BatchDelay, 10*time.Second)
+	v.rules(a)
+}
+
+// rules checks the filters and routes.
+func (v *validator) rules(a Applier) {
+	at := func(list string, i int) string {
+		key := "apply.filters." + list
+		if list == "routes" {
+			key = "apply.routes"
+		}
+		if path := fmt.Sprintf("%s[%d]", key, i); v.origins[path] != "" {
+			return path
+		}
+		return key
+	}
+	_, problems := route.New(a.Rules())
+	for _, p := range problems {
+		v.problem(at(p.List, p.Index), "%s", p.Text)
+	}
+	for i, id := range a.Filters.Done {
+		if !gtidSet(id) || strings.ContainsAny(id, ", ") {
+			v.problem(at("done", i), "%q is not a GTID", id)
+		}
+	}
+	for _, s := range []struct {
+		list     string
+		patterns []string
+	}{{"skip_insert", a.Filters.SkipInsert}, {"skip_update", a.Filters.SkipUpdate}, {"skip_delete", a.Filters.SkipDelete}} {
+		if len(s.patterns) > 0 {
+			v.warn("apply.filters."+s.list, "%s will differ from the source, and verify does not compare them", strings.Join(s.patterns, ", "))
+		}
+	}
 }
 
 func (v *validator) endpoint(path string, e server.Endpoint) {
