@@ -301,3 +301,37 @@ func KindOf(err error, op change.Op) Kind {
 	}
 	return ""
 }
+
+// Present reads the row that stands where a change would go: that of its before
+// image's identity, or else of its after image's; nil where there is none, or
+// nothing names the table's rows. It locks the row.
+func (p *Plan) Present(ctx context.Context, conn Execer, row *change.Row) ([]change.Value, error) {
+	if p.mode == modeMultiset || p.mode == modeSequence {
+		return nil, nil
+	}
+	r, err := p.newRun(ctx, conn, row)
+	if err != nil {
+		return nil, err
+	}
+	for _, image := range [][]change.Value{row.Before, row.After} {
+		if image == nil {
+			continue
+		}
+		there, err := r.present(image, nil, row.Before, row.After)
+		if err != nil {
+			return nil, r.lookError(err)
+		}
+		if there.found {
+			return there.image, nil
+		}
+	}
+	return nil, nil
+}
+
+// Describe names the row of an image by its identity, for people: " (id=5)".
+func (p *Plan) Describe(row *change.Row) string {
+	if row.Before != nil {
+		return p.describe(row.Before)
+	}
+	return p.describe(row.After)
+}
