@@ -34,6 +34,10 @@ type bench struct {
 	conn    *sql.Conn
 	catalog *Catalog
 	info    server.Info
+	// events: apply goes through writer, and must be able to use row events
+	// for every table that has no reason not to.
+	events bool
+	writer *Writer
 }
 
 // onEach runs a test on every flavour.
@@ -176,14 +180,37 @@ func (b *bench) images(p *Plan, query string) [][]change.Value {
 // apply runs rows in a transaction of their own.
 func (b *bench) apply(p *Plan, rows ...change.Row) (Outcome, error) {
 	b.t.Helper()
+	var out Outcome
+	var err error
+	if b.events && b.writer == nil {
+		if b.writer, err = NewWriter(context.Background(), b.conn, b.info); err != nil || b.writer.Reason() != "" {
+			b.t.Fatalf("no row events: %s: %v", b.writer.Reason(), err)
+		}
+	}
 	b.exec("BEGIN")
-	out, err := p.Apply(context.Background(), b.conn, rows)
+	if b.events {
+		out, err = b.native(p, rows)
+	} else {
+		out, err = p.Apply(context.Background(), b.conn, rows)
+	}
 	if err != nil {
 		b.exec("ROLLBACK")
 		return out, err
 	}
 	b.exec("COMMIT")
 	return out, nil
+}
+
+// native applies rows through a writer.
+func (b *bench) native(p *Plan, rows []change.Row) (Outcome, error) {
+	b.t.Helper()
+	w := b.writer
+	w.rest = 0
+	out, err := w.Apply(context.Background(), []Run{{Plan: p, Rows: rows}})
+	if err == nil && w.rest != 0 && !out.Doubt() {
+		b.t.Errorf("%s: row events were refused: %v", p.table.Name, w.doubt)
+	}
+	return out, err
 }
 
 func (b *bench) mustApply(p *Plan, rows ...change.Row) Outcome {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/twinspan/twinspan/applier/rowevent"
 	"github.com/twinspan/twinspan/change"
 	"github.com/twinspan/twinspan/internal/server"
 	"github.com/twinspan/twinspan/schema"
@@ -34,6 +35,10 @@ type Plan struct {
 	fastInto  string // "t (a, b) VALUES ", after INSERT INTO
 	upsert    string // " ON DUPLICATE KEY UPDATE …"
 	hasParent bool   // takes part in foreign keys, either way
+
+	// events write the rows as row events; nil: as SQL, because of plain.
+	events *rowevent.Table
+	plain  string
 
 	packet atomic.Int64 // max_allowed_packet, 0: not asked yet
 }
@@ -141,6 +146,7 @@ func NewPlan(source *schema.Table, t *Table) (*Plan, error) {
 	p.chooseKey(from)
 	p.chooseMode()
 	p.prepare()
+	p.events, p.plain = p.rowEvents(from)
 	return p, nil
 }
 

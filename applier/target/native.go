@@ -1,0 +1,408 @@
+package target
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/twinspan/twinspan/applier/rowevent"
+	"github.com/twinspan/twinspan/change"
+	"github.com/twinspan/twinspan/internal/server"
+	"github.com/twinspan/twinspan/schema"
+)
+
+// Run is consecutive work on one table, as Plan.Apply takes it.
+type Run struct {
+	Plan *Plan
+	Rows []change.Row
+}
+
+// Writer writes runs over one session in the fastest way that the session and
+// the tables allow: as row events, which the server carries out with the code of
+// its own replication, or as SQL. One goroutine uses it.
+//
+// A row event does exactly what its source did or fails: an INSERT whose row is
+// there, an UPDATE or DELETE whose row is not, a unique key that is taken.
+// Whatever fails is undone and done again in SQL, which looks at what is in the
+// way; so doubts are told as exactly as without row events.
+type Writer struct {
+	conn   Execer
+	why    string // why the session takes no row events; "" when it does
+	server uint32 // the target's server id
+	packet int    // bytes of the longest statement
+
+	rest, wait int   // batches to go, and that were to go, in SQL after a doubt
+	doubt      error // the last one
+
+	events []byte // of the statement being built; reused
+	sql    []byte
+	plans  []*Plan          // the tables of the runs that share statements
+	ids    map[*Plan]uint32 // theirs, within a statement
+	row    rowevent.Rows    // the event being built
+	open   bool             // there is one
+	of     *Plan
+	op     change.Op
+	bare   bool // of the statement: without foreign key checks
+}
+
+// eventBytes is how many bytes of events go into one statement. They grow by a
+// third in base64.
+const eventBytes = 1 << 20
+
+// NewWriter prepares a session from OpenSession. Where it may not use row events
+// the writer uses SQL; Reason tells why.
+func NewWriter(ctx context.Context, conn Execer, info server.Info) (*Writer, error) {
+	w := &Writer{conn: conn, ids: map[*Plan]uint32{}}
+	err := w.prepare(ctx, info)
+	if server.ErrorNumber(err) != 0 && !Retryable(err) {
+		w.why, err = err.Error(), nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("target session: %w", err)
+	}
+	return w, nil
+}
+
+// prepare tells the server what the events look like that will come.
+func (w *Writer) prepare(ctx context.Context, info server.Info) error {
+	mode := "@@SESSION.rbr_exec_mode"
+	if info.Flavor == server.MariaDB {
+		mode = "@@GLOBAL.slave_exec_mode"
+	}
+	rows, err := w.conn.QueryContext(ctx, "SELECT VERSION(), @@server_id, @@max_allowed_packet, "+mode)
+	if err != nil {
+		return err
+	}
+	var version, strict string
+	for rows.Next() {
+		if err := rows.Scan(&version, &w.server, &w.packet, &strict); err != nil {
+			return errors.Join(err, rows.Close())
+		}
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	if !strings.EqualFold(strict, "STRICT") {
+		w.why = "the server carries row events out in mode " + strict
+		return nil
+	}
+	w.sql = append(w.sql[:0], "BINLOG '"...)
+	w.sql = append(base64.StdEncoding.AppendEncode(w.sql, rowevent.Format(info.Flavor, version)), '\'')
+	statements := []string{string(w.sql)}
+	if info.Flavor == server.MySQL {
+		// The event leaves gtid_next undecided. Before it, only to see that
+		// this account may set it.
+		const auto = "SET SESSION gtid_next = 'AUTOMATIC'"
+		statements = []string{auto, statements[0], auto}
+	}
+	for _, q := range statements {
+		if _, err := w.conn.ExecContext(ctx, q); err != nil {
+			return err
+		}
+	}
+	if info.Flavor == server.MariaDB {
+		// Else it logs each statement's text beside its events. Not every
+		// account may say so.
+		_, err := w.conn.ExecContext(ctx, "SET SESSION binlog_annotate_row_events = 0")
+		if server.ErrorNumber(err) == 0 {
+			return err
+		}
+	}
+	return nil
+}
+
+// Reason is why the writer uses no row events; empty when it does.
+func (w *Writer) Reason() string { return w.why }
+
+// errDoubt: row events were refused, for a reason that SQL will tell exactly.
+var errDoubt = errors.New("row events refused")
+
+// Apply is Plan.Apply for each of the runs in order, in the caller's open
+// transaction. Errors' indexes are into the rows of the run at fault.
+func (w *Writer) Apply(ctx context.Context, runs []Run) (Outcome, error) {
+	if w.why == "" && w.rest == 0 && w.worthwhile(runs) {
+		out, err := w.applyNative(ctx, runs)
+		switch {
+		case err == nil:
+			w.wait = 0
+			return out, nil
+		case !errors.Is(err, errDoubt):
+			return out, err
+		}
+		w.doubt = err
+		// Doubts come in company: SQL alone for a while.
+		w.wait = min(2*w.wait+1, 256)
+		w.rest = w.wait
+		if _, err := w.conn.ExecContext(ctx, "ROLLBACK TO SAVEPOINT twinspan"); err != nil {
+			return Outcome{}, fmt.Errorf("undo row events: %w", err)
+		}
+	} else if w.rest > 0 {
+		w.rest--
+	}
+	var sum Outcome
+	for i := range runs {
+		out, err := runs[i].Plan.Apply(ctx, w.conn, runs[i].Rows)
+		sum.Add(out)
+		if err != nil {
+			return sum, err
+		}
+	}
+	return sum, nil
+}
+
+// worthwhile: some run can go as row events.
+func (w *Writer) worthwhile(runs []Run) bool {
+	for i := range runs {
+		if len(runs[i].Rows) > 0 && runs[i].Plan.eventful(runs[i].Rows[0].Flags) {
+			return true
+		}
+	}
+	return false
+}
+
+// eventful: rows with these flags can be written as row events. Where the target
+// itself has to follow foreign keys from a parent, the exact path does.
+func (p *Plan) eventful(flags change.Flags) bool {
+	return p.events != nil && (len(p.table.Children) == 0 || !p.enforces(flags))
+}
+
+func (w *Writer) applyNative(ctx context.Context, runs []Run) (sum Outcome, err error) {
+	sum.Statements++
+	if _, err := w.conn.ExecContext(ctx, "SAVEPOINT twinspan"); err != nil {
+		return sum, err
+	}
+	w.reset()
+	for len(runs) > 0 {
+		n := w.together(runs)
+		if n == 0 {
+			out, err := runs[0].Plan.Apply(ctx, w.conn, runs[0].Rows)
+			sum.Add(out)
+			if err != nil {
+				return sum, err
+			}
+			runs = runs[1:]
+			continue
+		}
+		for i := range n {
+			if err := w.run(ctx, runs[i], &sum); err != nil {
+				return sum, err
+			}
+		}
+		if err := w.flush(ctx, &sum); err != nil {
+			return sum, err
+		}
+		runs = runs[n:]
+	}
+	return sum, nil
+}
+
+// tablesMost of one statement.
+const tablesMost = 64
+
+// together says how many runs, from the first on, can share statements, and sets
+// their tables up.
+func (w *Writer) together(runs []Run) int {
+	w.plans = w.plans[:0]
+	clear(w.ids)
+	for n, r := range runs {
+		if len(r.Rows) == 0 {
+			continue
+		}
+		flags := r.Rows[0].Flags
+		bare := r.Plan.hasParent && !r.Plan.enforces(flags)
+		if !r.Plan.eventful(flags) || len(w.plans) > 0 && bare != w.bare {
+			return n
+		}
+		if _, known := w.ids[r.Plan]; !known {
+			if len(w.plans) == tablesMost {
+				return n
+			}
+			w.plans = append(w.plans, r.Plan)
+			w.ids[r.Plan] = uint32(len(w.plans))
+		}
+		w.bare = bare
+	}
+	return len(runs)
+}
+
+// run builds the events of one run.
+func (w *Writer) run(ctx context.Context, r Run, sum *Outcome) error {
+	for i := range r.Rows {
+		if err := r.Plan.check(&r.Rows[i], r.Rows[0].Flags); err != nil {
+			return fmt.Errorf("row %d of %d for %s: %w", i, len(r.Rows), r.Plan.table.Name, err)
+		}
+		sum.count(r.Rows[i].Op)
+	}
+	if len(r.Rows) > 1 && r.Plan.collapses(r.Rows[0].Flags) {
+		return w.collapse(ctx, r.Plan, r.Rows, sum)
+	}
+	for i := range r.Rows {
+		if err := w.add(ctx, r.Plan, r.Rows[i].Op, r.Rows[i].Before, r.Rows[i].After, sum); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *Outcome) count(op change.Op) {
+	switch op {
+	case change.Insert:
+		o.Inserted++
+	case change.Update:
+		o.Updated++
+	case change.Delete:
+		o.Deleted++
+	}
+}
+
+// collapse merges a run into one change per row; see run.collapse for why that is
+// right. A row that was born and died within the run is left out: that its
+// INSERT would have found nothing is what exactly one application promises.
+func (w *Writer) collapse(ctx context.Context, p *Plan, rows []change.Row, sum *Outcome) error {
+	slots := map[string]int{}
+	var pending []slot
+	var key []byte
+	flush := func() error {
+		for _, op := range [...]change.Op{change.Delete, change.Insert, change.Update} {
+			for i := range pending {
+				s := &pending[i]
+				last := &rows[s.last]
+				became := change.Update
+				switch {
+				case last.Op == change.Delete && s.fresh:
+					continue
+				case last.Op == change.Delete:
+					became = change.Delete
+				case s.fresh:
+					became = change.Insert
+				}
+				if became != op {
+					continue
+				}
+				if err := w.add(ctx, p, op, rows[s.first].Before, last.After, sum); err != nil {
+					return err
+				}
+			}
+		}
+		pending = pending[:0]
+		clear(slots)
+		return nil
+	}
+	for i := range rows {
+		row := &rows[i]
+		if row.Op == change.Update && p.identityChanges(row) {
+			if err := flush(); err != nil {
+				return err
+			}
+			if err := w.add(ctx, p, row.Op, row.Before, row.After, sum); err != nil {
+				return err
+			}
+			continue
+		}
+		image := row.After
+		if row.Op == change.Delete {
+			image = row.Before
+		}
+		key = p.identityOf(key[:0], image)
+		at, known := slots[string(key)]
+		if !known {
+			at = len(pending)
+			slots[string(key)] = at
+			pending = append(pending, slot{first: i, fresh: row.Op == change.Insert})
+		}
+		pending[at].last = i
+	}
+	return flush()
+}
+
+// add appends one change to the statement.
+func (w *Writer) add(ctx context.Context, p *Plan, op change.Op, before, after []change.Value, sum *Outcome) error {
+	if len(w.events) > min(eventBytes, w.packet/2) {
+		if err := w.flush(ctx, sum); err != nil {
+			return err
+		}
+	}
+	if w.open && (w.of != p || w.op != op) {
+		w.row.End(w.events, false)
+		w.open = false
+	}
+	if len(w.events) == 0 {
+		// All of a statement's tables are named before its first rows.
+		for _, t := range w.plans {
+			w.events = t.events.AppendMap(w.events, w.server, w.ids[t])
+		}
+	}
+	if !w.open {
+		w.events, w.row = p.events.Begin(w.events, w.server, w.ids[p], op, w.bare)
+		w.open, w.of, w.op = true, p, op
+	}
+	var err error
+	if w.events, err = w.row.Append(w.events, before, after); err != nil {
+		return fmt.Errorf("%w: %w", errDoubt, err) // SQL says which row, or knows better
+	}
+	return nil
+}
+
+func (w *Writer) reset() { w.events, w.open, w.of = w.events[:0], false, nil }
+
+// flush sends what was built.
+func (w *Writer) flush(ctx context.Context, sum *Outcome) error {
+	if !w.open {
+		w.reset()
+		return nil
+	}
+	w.row.End(w.events, true)
+	w.sql = append(w.sql[:0], "BINLOG '"...)
+	w.sql = append(base64.StdEncoding.AppendEncode(w.sql, w.events), '\'')
+	w.reset()
+	if len(w.sql) > w.packet-64 {
+		return errDoubt // one long row: SQL may be shorter, or says that it is not
+	}
+	sum.Statements++
+	_, err := w.conn.ExecContext(ctx, string(w.sql))
+	switch classify(err) {
+	case failNone:
+		return nil
+	case failOther:
+		if server.ErrorNumber(err) == 0 || Retryable(err) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %w", errDoubt, err)
+}
+
+// rowEvents prepares the table's row events, nil where rows go as SQL: the
+// server would compute or convert something that an image does not tell.
+func (p *Plan) rowEvents(from []int) (*rowevent.Table, string) {
+	t := p.table
+	if !p.upserts || p.prefixed {
+		return nil, "no PRIMARY key over whole columns in InnoDB"
+	}
+	var columns []rowevent.Column
+	for j := range t.Columns {
+		c := &t.Columns[j]
+		i := from[j]
+		switch {
+		case t.Generated[j], t.columns[j].versions:
+			return nil, "column " + c.Name + " is computed by the server"
+		case i < 0:
+			return nil, "column " + c.Name + " is not in the source"
+		}
+		w := &p.writers[i]
+		same := charsetName(p.source.Columns[i].Charset) == charsetName(c.Charset)
+		switch {
+		case w.form == formInvalid, w.form == formDocument, w.form == formPlainJSON, w.form == formEncoded && !same,
+			(w.form == formSingle || w.form == formReal) && w.decimals >= 0,
+			w.form == formHex && c.Type != schema.Geometry && c.Type != schema.Vector:
+			return nil, "column " + c.Name + " has values that only SQL converts"
+		}
+		columns = append(columns, rowevent.Column{Target: c, Source: i, Ordinals: w.ordinals})
+	}
+	events, err := rowevent.New(t.server.Flavor, t.Name, columns)
+	if err != nil {
+		return nil, err.Error()
+	}
+	return events, ""
+}
