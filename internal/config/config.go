@@ -171,6 +171,10 @@ type Applier struct {
 	// Filters leave tables out, Routes rename them: "shop.* -> shop_b.*".
 	Filters Filters  `yaml:"filters"`
 	Routes  []string `yaml:"routes"`
+	// Conflicts and Exceptions say what becomes of changes that meet another
+	// state of the target, or can't be applied.
+	Conflicts  Conflicts  `yaml:"conflicts"`
+	Exceptions Exceptions `yaml:"exceptions"`
 }
 
 // Filters say which tables reach the target. Patterns are schema.table; * stands
@@ -237,6 +241,8 @@ func Default() *Config {
 			BatchRows:  500,
 			BatchBytes: 1 << 20,
 			BatchDelay: Duration(5 * time.Millisecond),
+			Conflicts:  Conflicts{Policy: "source-wins", Compare: "keys"},
+			Exceptions: Exceptions{Followers: "park", Max: 10000, Retry: ExceptionRetry{First: Duration(30 * time.Second), Max: Duration(time.Hour)}},
 		},
 		Logging: Logging{Level: "info", Format: "auto"},
 	}

@@ -105,6 +105,10 @@ func (d *decoder) mapping(n ast.Node, values []*ast.MappingValueNode, path strin
 		d.shares(n, values, path, dst)
 		return
 	}
+	if dst.Type() == reflect.TypeFor[TablePolicies]() {
+		d.tablePolicies(n, values, path, dst)
+		return
+	}
 	if isLeaf(dst.Type()) && dst.Type() != reflect.TypeFor[ClusterNode]() {
 		d.problem(n, path, "keys can't stand under %s: it takes %s", path, describe(dst.Type()))
 		return
@@ -314,6 +318,8 @@ func describe(t reflect.Type) string {
 		return "auto or a number"
 	case t == reflect.TypeFor[Shares]():
 		return "cities with a number each, such as {a: 1, b: 1}"
+	case t == reflect.TypeFor[TablePolicies]():
+		return "tables with a policy each, such as {shop.stock: halt}"
 	case t == reflect.TypeFor[ClusterNode]():
 		return "keys: name, city, address, witness"
 	case t == reflect.TypeFor[[]ClusterNode]():

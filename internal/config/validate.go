@@ -234,6 +234,7 @@ func (v *validator) consumer() {
 	between(v, "apply.batch_rows", a.BatchRows, 1, 10000)
 	bytesBetween(v, "apply.batch_bytes", a.BatchBytes, 1<<10, 64<<20)
 	durationUpTo(v, "apply.batch_delay", a.BatchDelay, 10*time.Second)
+	v.conflicts()
 	v.rules(a)
 }
 
