@@ -181,7 +181,13 @@ func (p *process) runConsumer(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	c, err := consumer.New(consumer.Config{Stream: p.cfg.Stream, Group: p.cfg.Consumer.Group}, p.log, a, logger)
+	reading := consumer.Config{Stream: p.cfg.Stream, Group: p.cfg.Consumer.Group}
+	if router, err := p.router(ctx); err != nil {
+		return err
+	} else if router != nil {
+		reading.Router = router
+	}
+	c, err := consumer.New(reading, p.log, a, logger)
 	if err != nil {
 		return err
 	}
@@ -259,6 +265,9 @@ func judge(err error) daemon.Verdict {
 		first := flight.found[0]
 		return daemon.Verdict{Halt: &daemon.Halt{Code: "PREFLIGHT", Detail: flight.Error(),
 			Remedy: first.Remedy + "; twinspan doctor " + flight.subject + " --fix-sql prints the statements for all"}}
+	}
+	if code, remedy, ok := asRulesHalt(err); ok {
+		return daemon.Verdict{Halt: &daemon.Halt{Code: code, Detail: err.Error(), Remedy: remedy}}
 	}
 	if h := binlog.AsHalt(err); h != nil {
 		// The producer waits for whatever may pass; it ends only when

@@ -30,6 +30,9 @@ differs at first is looked at again after the pipeline has caught up with the
 source as it was then; only what differs while the source's row stands still
 counts. Tables without a usable key are compared as multisets of rows.
 
+Filters and routes of the configuration are honoured: what they leave out is not
+compared, what they rename is compared under its new name.
+
 It needs the two servers, not the log: the target's own record says how far it is.
 Exit code 0 when all is equal, 3 when something differs or never stood still long
 enough, 5 when a server can't be reached or the target does not catch up.`,
@@ -56,6 +59,9 @@ enough, 5 when a server can't be reached or the target does not catch up.`,
 			defer closeAll()
 			if !still {
 				cfg.Settle = verify.WaitForProgress(cfg.Source, cfg.Target, l.Stream, patience)
+			}
+			if cfg.Names, err = namesOf(l.Config); err != nil {
+				return err
 			}
 			bar := cli.NewBar(a.err)
 			cfg.Progress = func(v verify.Progress) {
@@ -163,6 +169,9 @@ func printComparison(p *cli.Printer, r verify.Report) {
 			state = p.Paint("red", fmt.Sprintf("%d differ", t.Differences))
 		} else if t.Unsettled > 0 {
 			state = p.Paint("yellow", fmt.Sprintf("%d never stood still", t.Unsettled))
+		}
+		if t.Method == "none" {
+			state = p.Paint("yellow", "not compared: "+t.Note)
 		}
 		rows = append(rows, []string{t.Table, t.Method, fmt.Sprint(t.Rows), state})
 	}

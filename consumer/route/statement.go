@@ -351,6 +351,9 @@ func (r *Rules) speaksOf(name string) bool {
 // rewritten is the statement with the names that things have on the target, and
 // the original itself where they are the same.
 func (j *job) rewritten() (*change.DDL, error) {
+	if !j.st.Class.ChangesDefinitions() {
+		return j.d, nil // the applier leaves it out, or halts at it
+	}
 	targets := make([]schema.Name, len(j.names))
 	moved := len(j.drop) > 0 || len(j.prefix) > 0
 	for i, m := range j.st.Mentions {
@@ -399,9 +402,18 @@ func (j *job) rewritten() (*change.DDL, error) {
 			d.Tables = append(d.Tables, targets[i])
 		}
 	}
-	again := j.dialect
-	if _, err := ddl.Classify(d.Text, d.DefaultSchema, again); err != nil {
+	again, err := ddl.Classify(d.Text, d.DefaultSchema, j.dialect)
+	if err != nil {
 		return nil, j.refuse(CodeText, "", "with new names it can't be read any more: %v", err)
+	}
+	var left []schema.Name
+	for i := range targets {
+		if !j.drop[i] {
+			left = append(left, targets[i])
+		}
+	}
+	if again.Class != j.st.Class || !slices.EqualFunc(again.Mentions, left, func(m ddl.Mention, n schema.Name) bool { return m.Name == n }) {
+		return nil, j.refuse(CodeText, "", "with new names it reads otherwise")
 	}
 	return &d, nil
 }
@@ -473,7 +485,9 @@ func (j *job) spell(targets []schema.Name, edits []edit) (string, bool) {
 		}
 		b.WriteString(text[last:e.from])
 		b.WriteString(e.with)
-		last = e.to
+		if last = e.to; e.with != "" && last < len(text) && text[last] == '`' {
+			b.WriteByte(' ') // two of them would be one within a name
+		}
 	}
 	b.WriteString(text[last:])
 	return b.String(), true

@@ -68,7 +68,7 @@ func (r *run) bound(ctx context.Context, sh *shape, after keyValues, n int) (key
 	for i, k := range sh.key {
 		e[i] = sh.columns[k.at].source
 	}
-	q := "SELECT " + strings.Join(e, ", ") + sh.from(sh.interval(after, nil)) + sh.order() + " LIMIT 1 OFFSET " + strconv.Itoa(n-1)
+	q := "SELECT " + strings.Join(e, ", ") + sh.from(true, sh.interval(after, nil)) + sh.order() + " LIMIT 1 OFFSET " + strconv.Itoa(n-1)
 	var key keyValues
 	err := query(ctx, r.cfg.Source, q, len(e), func(x row) error {
 		key = keyValues(x)
@@ -95,7 +95,7 @@ func (r *run) sums(ctx context.Context, sh *shape, condition string) (src, tgt s
 		// outer one, and hashing each row three times.
 		q := "SELECT COUNT(*), COUNT(h), COALESCE(BIT_XOR(CAST(CONV(LEFT(h, 16), 16, 10) AS UNSIGNED)), 0), " +
 			"COALESCE(BIT_XOR(CAST(CONV(SUBSTRING(h, 17, 16), 16, 10) AS UNSIGNED)), 0) FROM (SELECT " +
-			sh.digest(source) + " AS h" + sh.from(condition) + " LIMIT 9223372036854775807) AS hashes"
+			sh.digest(source) + " AS h" + sh.from(source, condition) + " LIMIT 9223372036854775807) AS hashes"
 		var x sum
 		return x, s.DB.QueryRowContext(ctx, q).Scan(&x.rows, &x.hashed, &x.high, &x.low)
 	}
@@ -182,7 +182,7 @@ func (r *run) read(ctx context.Context, sh *shape, source bool, condition string
 	if source {
 		side = r.cfg.Source
 	}
-	q := "SELECT " + sh.list(source) + sh.from(condition) + sh.order()
+	q := "SELECT " + sh.list(source) + sh.from(source, condition) + sh.order()
 	if limit > 0 {
 		q += " LIMIT " + strconv.Itoa(limit)
 	}

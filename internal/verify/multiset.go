@@ -168,7 +168,7 @@ func (r *run) whole(ctx context.Context, sh *shape, source bool, also string, fi
 	if source {
 		side, name = r.cfg.Source, "source"
 	}
-	return wrap(name, query(ctx, side, "SELECT UNHEX("+sh.digest(source)+")"+also+" FROM "+sh.table(), fields, f))
+	return wrap(name, query(ctx, side, "SELECT UNHEX("+sh.digest(source)+")"+also+" FROM "+sh.table(source), fields, f))
 }
 
 var errEnough = errors.New("enough")

@@ -19,7 +19,8 @@ const wideBytes = 4096
 // servers answer with the same bytes for the same value, and with others for any
 // other value.
 type shape struct {
-	name    schema.Name
+	name    schema.Name // on the source
+	there   schema.Name // on the target
 	columns []field
 	key     []keyColumn // empty: the table is a multiset
 	hint    string      // the key's index, where both sides have it
@@ -40,7 +41,7 @@ type keyColumn struct {
 }
 
 func newShape(s, t *description, sameFlavor bool) *shape {
-	sh := &shape{name: s.name, width: max(s.width, t.width)}
+	sh := &shape{name: s.name, there: t.name, width: max(s.width, t.width)}
 	of := map[string]column{}
 	for _, c := range t.columns {
 		of[c.name] = c
@@ -186,13 +187,17 @@ func (sh *shape) digest(source bool) string {
 	return "SHA2(CONCAT(" + strings.Join(e, ", ") + "), 256)"
 }
 
-func (sh *shape) table() string {
-	return server.QuoteName(sh.name.Schema) + "." + server.QuoteName(sh.name.Table)
+func (sh *shape) table(source bool) string {
+	n := sh.there
+	if source {
+		n = sh.name
+	}
+	return server.QuoteName(n.Schema) + "." + server.QuoteName(n.Table)
 }
 
 // from is the table with the condition.
-func (sh *shape) from(condition string) string {
-	s := " FROM " + sh.table() + sh.hint
+func (sh *shape) from(source bool, condition string) string {
+	s := " FROM " + sh.table(source) + sh.hint
 	if condition != "" {
 		s += " WHERE " + condition
 	}

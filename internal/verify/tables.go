@@ -45,7 +45,7 @@ type listed struct{ rows int64 }
 // again.
 func (r *run) list(ctx context.Context) (src, tgt map[schema.Name]listed, err error) {
 	for attempt := 0; ; attempt++ {
-		if src, err = listTables(ctx, r.cfg.Source, r.cfg.Include); err != nil {
+		if src, err = r.listTables(ctx, r.cfg.Source, true); err != nil {
 			return nil, nil, fmt.Errorf("tables of the source: %w", err)
 		}
 		if attempt > 0 || r.cfg.Settle != nil {
@@ -53,7 +53,7 @@ func (r *run) list(ctx context.Context) (src, tgt map[schema.Name]listed, err er
 				return nil, nil, err
 			}
 		}
-		if tgt, err = listTables(ctx, r.cfg.Target, r.cfg.Include); err != nil {
+		if tgt, err = r.listTables(ctx, r.cfg.Target, false); err != nil {
 			return nil, nil, fmt.Errorf("tables of the target: %w", err)
 		}
 		same := len(src) == len(tgt)
@@ -68,7 +68,24 @@ func (r *run) list(ctx context.Context) (src, tgt map[schema.Name]listed, err er
 	}
 }
 
-func listTables(ctx context.Context, s Side, include func(schema.Name) bool) (map[schema.Name]listed, error) {
+// wanted is the source's name of what a side has; false: it is not compared.
+func (r *run) wanted(n schema.Name, source bool) (schema.Name, bool) {
+	if r.cfg.Names != nil {
+		ok := false
+		if source {
+			_, ok = r.cfg.Names.Target(n)
+		} else {
+			n, ok = r.cfg.Names.Source(n)
+		}
+		if !ok {
+			return n, false
+		}
+	}
+	return n, r.cfg.Include == nil || r.cfg.Include(n)
+}
+
+// listTables lists a side's tables by the names of the source.
+func (r *run) listTables(ctx context.Context, s Side, source bool) (map[schema.Name]listed, error) {
 	rows, err := s.DB.QueryContext(ctx, "SELECT TABLE_SCHEMA, TABLE_NAME, COALESCE(TABLE_ROWS, 0) FROM information_schema.TABLES "+
 		"WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED', 'SEQUENCE') AND TABLE_SCHEMA NOT IN ("+own+")")
 	if err != nil {
@@ -82,7 +99,7 @@ func listTables(ctx context.Context, s Side, include func(schema.Name) bool) (ma
 		if err := rows.Scan(&n.Schema, &n.Table, &l.rows); err != nil {
 			return nil, err
 		}
-		if include == nil || include(n) {
+		if n, ok := r.wanted(n, source); ok {
 			out[n] = l
 		}
 	}
@@ -93,7 +110,7 @@ func listTables(ctx context.Context, s Side, include func(schema.Name) bool) (ma
 func (r *run) objects(ctx context.Context) ([]Difference, error) {
 	const q = "SELECT 'view', TABLE_SCHEMA, TABLE_NAME FROM information_schema.VIEWS WHERE TABLE_SCHEMA NOT IN (" + own + ") UNION ALL " +
 		"SELECT LOWER(ROUTINE_TYPE), ROUTINE_SCHEMA, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA NOT IN (" + own + ")"
-	read := func(s Side) (map[string]bool, error) {
+	read := func(s Side, source bool) (map[string]bool, error) {
 		rows, err := s.DB.QueryContext(ctx, q)
 		if err != nil {
 			return nil, err
@@ -106,21 +123,21 @@ func (r *run) objects(ctx context.Context) ([]Difference, error) {
 			if err := rows.Scan(&kind, &n.Schema, &n.Table); err != nil {
 				return nil, err
 			}
-			if r.cfg.Include == nil || r.cfg.Include(n) {
+			if n, ok := r.wanted(n, source); ok {
 				out[kind+" "+n.String()] = true
 			}
 		}
 		return out, rows.Err()
 	}
 	for attempt := 0; ; attempt++ {
-		src, err := read(r.cfg.Source)
+		src, err := read(r.cfg.Source, true)
 		if err != nil {
 			return nil, fmt.Errorf("views and routines of the source: %w", err)
 		}
 		if err := r.settle(ctx); err != nil {
 			return nil, err
 		}
-		tgt, err := read(r.cfg.Target)
+		tgt, err := read(r.cfg.Target, false)
 		if err != nil {
 			return nil, fmt.Errorf("views and routines of the target: %w", err)
 		}

@@ -35,6 +35,8 @@ type Config struct {
 	// Include chooses tables; nil takes every table but the servers' own and
 	// twinspan's.
 	Include func(schema.Name) bool
+	// Names says how tables of the source are called on the target; nil: the same.
+	Names Names
 	// Settle blocks until the target has applied all that the source had
 	// committed when it was called; see WaitForProgress. nil: nothing is in
 	// motion, and a first difference is final.
@@ -50,6 +52,16 @@ type Config struct {
 	KeysMax int
 	// Progress, when set, is called now and then from several goroutines.
 	Progress func(Progress)
+}
+
+// Names are filters and routes as far as a comparison goes.
+type Names interface {
+	// Target is a table's name on the target; false: it is left out.
+	Target(source schema.Name) (schema.Name, bool)
+	// Source is the other way; false: nothing of the source goes there.
+	Source(target schema.Name) (schema.Name, bool)
+	// Apart says why a table's rows are meant to differ; empty: they are not.
+	Apart(source schema.Name) string
 }
 
 // Progress of a running comparison.
@@ -92,7 +104,7 @@ type Column struct {
 // TableReport is the outcome for one table.
 type TableReport struct {
 	Table       string       `json:"table"`
-	Method      string       `json:"method"` // key, multiset
+	Method      string       `json:"method"` // key, multiset, none: its rows are meant to differ
 	Rows        int64        `json:"rows"`   // of the source
 	Differences int64        `json:"differences"`
 	Missing     int64        `json:"missing"`   // of the differences: rows on the source only
@@ -100,6 +112,7 @@ type TableReport struct {
 	Different   int64        `json:"different"` // rows with other values
 	Unsettled   int64        `json:"unsettled"` // still moving when given up
 	Listed      []Difference `json:"listed,omitempty"`
+	Note        string       `json:"note,omitempty"` // why its rows were not compared
 }
 
 // Report is the outcome of a comparison.
@@ -212,6 +225,16 @@ feed:
 	return rep, failed
 }
 
+// there is a table's name on the target.
+func (r *run) there(n schema.Name) schema.Name {
+	if r.cfg.Names != nil {
+		if t, ok := r.cfg.Names.Target(n); ok {
+			return t
+		}
+	}
+	return n
+}
+
 func (r *run) report(change func(*Progress)) {
 	r.mu.Lock()
 	change(&r.prog)
@@ -237,6 +260,12 @@ func (r *run) settle(ctx context.Context) error {
 // may be a DDL on its way: that too is only believed after settling.
 func (r *run) table(ctx context.Context, n schema.Name) (TableReport, error) {
 	rep := TableReport{Table: n.String()}
+	if r.cfg.Names != nil {
+		if why := r.cfg.Names.Apart(n); why != "" {
+			rep.Method, rep.Note = "none", why
+			return rep, nil
+		}
+	}
 	sameFlavor := r.cfg.Source.Info.Flavor == r.cfg.Target.Info.Flavor
 	r.report(func(p *Progress) { p.Table = n.String() })
 	for attempt := 1; ; attempt++ {
@@ -246,7 +275,7 @@ func (r *run) table(ctx context.Context, n schema.Name) (TableReport, error) {
 		} else if err != nil {
 			return rep, err
 		}
-		t, err := describe(ctx, r.cfg.Target, n)
+		t, err := describe(ctx, r.cfg.Target, r.there(n))
 		if err != nil && !errors.Is(err, errGone) {
 			return rep, err
 		}
