@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -27,11 +28,25 @@ type Config struct {
 	Stream string
 	Target server.Endpoint
 	Lanes  int // [8]
-	// A lane commits when it has BatchRows [500] or BatchBytes [1 MiB], or
-	// when nothing more came for BatchDelay [0: at once].
+	// A lane commits when it has BatchRows [4000] or BatchBytes [1 MiB], or
+	// when nothing more came for BatchDelay [0: at once]. It begins with fewer
+	// rows, and takes more as the target keeps up; see BatchTime.
 	BatchRows  int
 	BatchBytes int64
 	BatchDelay time.Duration
+	// BatchTime [200 ms] is what a batch shall take at most on the target: a
+	// lane takes fewer rows at a time while they take longer.
+	BatchTime time.Duration
+	// Atomicity [AtomicRow] says what readers of the target see of a transaction.
+	Atomicity Atomicity
+	// AnyOrder: transactions become visible in whatever order they get done. It
+	// counts for AtomicTransaction; else they do in the order of the log.
+	AnyOrder bool
+	// LargeBytes [8 MiB] is the memory from which on a transaction that is
+	// applied as a whole is written while it is read, alone.
+	LargeBytes int64
+	// Throttle is what it starts with; see SetThrottle.
+	Throttle Throttle
 	// WindowBytes [32 MiB] bounds what is decoded and not yet durable, in
 	// bytes of memory. One transaction part may go beyond it.
 	WindowBytes int64
@@ -43,6 +58,29 @@ type Config struct {
 	// Owner [host and process id] is shown to people.
 	Owner string
 }
+
+// Atomicity is what readers of the target may see of a source transaction.
+type Atomicity string
+
+const (
+	// AtomicRow: its rows appear one after the other, in several lanes at once.
+	AtomicRow Atomicity = "row"
+	// AtomicTransaction: all of it, or nothing.
+	AtomicTransaction Atomicity = "transaction"
+)
+
+func (c Config) mode() causality.Mode {
+	switch {
+	case c.Atomicity != AtomicTransaction:
+		return causality.Rows
+	case c.AnyOrder:
+		return causality.Transactions
+	}
+	return causality.Ordered
+}
+
+// MaxLanes is how many lanes there can be.
+const MaxLanes = 1024
 
 func (c Config) withDefaults() (Config, error) {
 	if c.Stream == "" {
@@ -59,12 +97,21 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Lanes <= 0 {
 		c.Lanes = 8
 	}
-	if c.Lanes > 1024 {
-		return c, fmt.Errorf("applier: %d lanes: at most 1024", c.Lanes)
+	if c.Lanes > MaxLanes {
+		return c, fmt.Errorf("applier: %d lanes: at most %d", c.Lanes, MaxLanes)
 	}
 	if c.BatchRows <= 0 {
-		c.BatchRows = 500
+		c.BatchRows = 4000
 	}
+	switch c.Atomicity {
+	case "":
+		c.Atomicity = AtomicRow
+	case AtomicRow, AtomicTransaction:
+	default:
+		return c, fmt.Errorf("applier: atomicity %q: %s or %s", c.Atomicity, AtomicRow, AtomicTransaction)
+	}
+	set(&c.LargeBytes, 8<<20)
+	set((*int64)(&c.BatchTime), int64(200*time.Millisecond))
 	set(&c.BatchBytes, 1<<20)
 	set(&c.WindowBytes, 32<<20)
 	set((*int64)(&c.ProgressInterval), int64(time.Second))
@@ -95,16 +142,27 @@ type Applier struct {
 	last    *route                 // the one of the row before
 	digests map[schema.Name]uint64
 	scratch []uint64
-	replay  change.Place // stored places reach up to here: lanes may stand apart below
-	relaned bool         // the number of lanes is as configured
-	inside  bool         // a transaction's first part was fed, its end was not
+	replay  change.Place   // stored places reach up to here: lanes may stand apart below
+	inside  bool           // a transaction's first part was fed, its end was not
+	whole   gathered       // that transaction, where transactions are applied as a whole
+	mode    causality.Mode // written under mu
+
+	// feeding is held by who feeds, or changes the lanes. Owner: Apply and
+	// adjust; bound 1; never closed.
+	feeding chan struct{}
+	// relaneDue: lanes or mode are not as wanted.
+	relaneDue atomic.Bool
+	adjusted  chan struct{} // tells adjust that they are not; bound 1; never closed
 
 	epoch uint64       // set before ready, then constant
 	floor change.Place // stored when Run began, then constant
 
 	mu    sync.Mutex // guards all below; held for short, never over I/O
-	sched *causality.Schedule[work]
+	sched scheduler
 	lanes []*laneState
+	want  int          // lanes
+	fed   change.Place // the end of the newest transaction fed
+	brake brake
 	room  *sync.Cond // the feeder waits here for the window, or for a drain
 	drain bool       // the feeder waits for everything: lanes don't linger
 	ends  []end      // transaction ends above the floor, in order
@@ -147,7 +205,9 @@ func newApplier(cfg Config, b backend, logger zerolog.Logger) *Applier {
 		cfg: cfg, backend: b, log: logger.With().Str("stream", cfg.Stream).Logger(),
 		ready: make(chan struct{}), ended: make(chan struct{}),
 		routes: map[*schema.Table]*route{}, current: map[schema.Name]*route{},
+		feeding: make(chan struct{}, 1), adjusted: make(chan struct{}, 1), want: cfg.Lanes,
 	}
+	a.brake.set(cfg.Throttle)
 	a.room = sync.NewCond(&a.mu)
 	return a
 }
@@ -178,6 +238,8 @@ func (a *Applier) Run(ctx context.Context) error {
 	for _, f := range []func(context.Context) error{
 		func(ctx context.Context) error { return a.backend.hold(ctx, a.epoch) },
 		a.saveRegularly,
+		a.adjust,
+		a.watchTarget,
 	} {
 		wg.Add(1)
 		go func() {
@@ -215,6 +277,7 @@ func ended(ctx context.Context, err error) error {
 // takeOver claims the stream and sets up the lanes as they were left.
 func (a *Applier) takeOver(ctx context.Context, fail context.CancelCauseFunc) error {
 	var c claimed
+	var mode causality.Mode
 	err := a.untilDone(ctx, change.Place{}, "take the stream over", func(ctx context.Context) (err error) {
 		if c, err = a.backend.claim(ctx); err != nil {
 			return err
@@ -223,14 +286,17 @@ func (a *Applier) takeOver(ctx context.Context, fail context.CancelCauseFunc) er
 		for _, p := range c.lanes {
 			apart = apart || p.Compare(c.progress.place) > 0
 		}
-		if apart && c.routing != causality.RoutingVersion {
-			return fmt.Errorf("%w: version %d, this is %d", errRouting, c.routing, causality.RoutingVersion)
+		var known bool
+		if mode, known = causality.ModeOf(c.routing); apart && !known {
+			return fmt.Errorf("%w: version %d, this is %d", errRouting, c.routing, a.cfg.mode().Version())
 		}
-		if !apart && (len(c.lanes) != a.cfg.Lanes || c.routing != causality.RoutingVersion) {
-			if err := a.backend.relane(ctx, c.epoch, a.cfg.Lanes, c.progress.place); err != nil {
+		want := a.wanted()
+		if !apart && (len(c.lanes) != want || c.routing != a.cfg.mode().Version()) {
+			mode = a.cfg.mode()
+			if err := a.backend.relane(ctx, c.epoch, want, mode, c.progress.place); err != nil {
 				return err
 			}
-			c.lanes = slices.Repeat([]change.Place{c.progress.place}, a.cfg.Lanes)
+			c.lanes = slices.Repeat([]change.Place{c.progress.place}, want)
 		}
 		return nil
 	})
@@ -238,7 +304,6 @@ func (a *Applier) takeOver(ctx context.Context, fail context.CancelCauseFunc) er
 		return err
 	}
 	a.epoch, a.floor, a.digests = c.epoch, c.progress.place, c.digests
-	a.relaned = len(c.lanes) == a.cfg.Lanes
 	a.replay = a.floor
 	for _, p := range c.lanes {
 		if p.Compare(a.replay) > 0 {
@@ -251,21 +316,44 @@ func (a *Applier) takeOver(ctx context.Context, fail context.CancelCauseFunc) er
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.stored = c.progress
-	a.setLanes(c.lanes, a.floor)
+	a.setLanes(mode, c.lanes, a.floor)
+	a.fed = a.floor
 	a.startLanes(ctx, fail, c.lanes)
-	a.log.Info().Uint64("epoch", c.epoch).Int("lanes", len(c.lanes)).
+	a.log.Info().Uint64("epoch", c.epoch).Int("lanes", len(c.lanes)).Stringer("atomicity", mode).
 		Int64("floor", int64(a.floor.Offset)).Int64("replay_to", int64(a.replay.Offset)).Msg("applier owns the stream")
 	return nil
 }
 
+// scheduler is a causality.Schedule or a causality.Sequence.
+type scheduler interface {
+	Add(p change.Place, f causality.Footprint, rows int, cost int64, w work) (laneIndex int, added bool)
+	Pass(cost int64) int64
+	Take(laneIndex int, limit causality.Limits) (batch []causality.Item[work], blocker int)
+	Turn(laneIndex int) bool
+	Next() int
+	Done(laneIndex int)
+	Raise(p change.Place)
+	Place(laneIndex int) change.Place
+	Pending(laneIndex int) int
+	Oldest(laneIndex int) int64
+	Idle() bool
+	Low() int64
+	Load() int64
+}
+
 // setLanes makes a fresh schedule; mu is held.
-func (a *Applier) setLanes(places []change.Place, floor change.Place) {
-	a.sched = causality.New[work](places)
+func (a *Applier) setLanes(mode causality.Mode, places []change.Place, floor change.Place) {
+	if a.mode = mode; mode == causality.Ordered {
+		a.sched = causality.NewSequence[work](places)
+	} else {
+		a.sched = causality.New[work](places)
+	}
 	a.sched.Raise(floor)
 	a.lanes = make([]*laneState, len(places))
 	for i := range a.lanes {
 		a.lanes[i] = &laneState{wake: sync.NewCond(&a.mu), blockedBy: -1, stored: places[i]}
 	}
+	a.relaneDue.Store(mode != a.cfg.mode() || len(places) != a.want)
 }
 
 // Resume is the first offset to feed. It waits until Run has taken the stream

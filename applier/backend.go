@@ -18,8 +18,8 @@ type backend interface {
 	// owner's transaction can commit any more, and answers with what is stored.
 	// It waits for transactions of an earlier owner that are still open.
 	claim(ctx context.Context) (claimed, error)
-	// relane replaces the lanes, all standing at p.
-	relane(ctx context.Context, epoch uint64, lanes int, p change.Place) error
+	// relane replaces the lanes, all standing at p, by as many of a mode.
+	relane(ctx context.Context, epoch uint64, lanes int, m causality.Mode, p change.Place) error
 	// lane opens the connection of a lane.
 	lane(ctx context.Context, epoch uint64, index int) (laneSession, error)
 	// saveProgress stores the floor, provided that the lanes' stored places are
@@ -37,6 +37,8 @@ type backend interface {
 	// ddl replays a statement of a source of that flavour, once, however often
 	// it is called. Fails with ErrFenced.
 	ddl(ctx context.Context, epoch uint64, p change.Place, d *change.DDL, source server.Flavor) error
+	// load looks at what t limits: the target's threads, its replicas' lag.
+	load(ctx context.Context, t Throttle) (load, error)
 	// hold keeps the ownership alive until ctx ends or it is lost (ErrFenced).
 	hold(ctx context.Context, epoch uint64) error
 	close() error
@@ -47,10 +49,17 @@ type laneSession interface {
 	// places reads the stored places of all lanes. It waits for a transaction
 	// of an earlier session of this lane that is not over. Fails with ErrFenced.
 	places(ctx context.Context) ([]change.Place, error)
-	// write applies the runs in order and moves the lane's place from one to
-	// the other, in one transaction. After an error nothing of it is applied,
-	// or all of it is: places tells.
-	write(ctx context.Context, from, to change.Place, runs []run) (target.Outcome, error)
+	// move opens a transaction and moves the lane's place from one to the other
+	// in it. Fails with ErrFenced, errPlace.
+	move(ctx context.Context, from, to change.Place) error
+	// apply applies a run in the open transaction. After an error the
+	// transaction holds an unknown part of it.
+	apply(ctx context.Context, r run) (target.Outcome, error)
+	// commit ends the transaction. After an error nothing of it is applied, or
+	// all of it is: places tells.
+	commit(ctx context.Context) error
+	// rollback undoes it.
+	rollback(ctx context.Context) error
 	// reset makes the session usable after an error, or says that it is not.
 	reset(ctx context.Context, err error) bool
 	close()
@@ -92,8 +101,14 @@ type route struct {
 	free bool
 }
 
-// work is what a lane gets for one row.
+// work is what a lane gets at a time: a row, or all rows of a transaction.
 type work struct {
 	route *route
 	row   change.Row
+	rest  []work // of a transaction: the rows after the first; theirs is empty
+	// parts, when set, is a transaction that is too large for memory.
+	parts *parts
 }
+
+// rows is how many there are.
+func (w *work) rows() int { return 1 + len(w.rest) }

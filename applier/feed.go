@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -33,6 +32,12 @@ func (a *Applier) Apply(ctx context.Context, first change.Place, t *change.Trans
 	if err := a.await(ctx); err != nil {
 		return err
 	}
+	select {
+	case a.feeding <- struct{}{}:
+		defer func() { <-a.feeding }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	stop := context.AfterFunc(ctx, a.wakeAll)
 	defer stop()
 	return a.apply(ctx, first, t, held)
@@ -49,7 +54,7 @@ func (a *Applier) apply(ctx context.Context, first change.Place, t *change.Trans
 		return nil // durable before Run began
 	}
 	if !a.inside {
-		if !a.relaned && first.Compare(a.replay) > 0 {
+		if a.relaneDue.Load() && first.Compare(a.replay) > 0 {
 			if err := a.relane(ctx); err != nil {
 				return err
 			}
@@ -65,6 +70,17 @@ func (a *Applier) apply(ctx context.Context, first change.Place, t *change.Trans
 		}
 		p.Index++
 	}
+	if a.mode != causality.Rows {
+		if err := a.gather(ctx, p, t.Rows); err != nil {
+			return err
+		}
+		if p.Index += int32(len(t.Rows)); !t.Continued {
+			if err := a.endWhole(ctx, p); err != nil {
+				return err
+			}
+		}
+		return a.passed(p, t, held)
+	}
 	for rows := t.Rows; len(rows) > 0; {
 		n, err := a.dispatch(ctx, p, rows[:min(len(rows), feedRows)])
 		if err != nil {
@@ -73,11 +89,17 @@ func (a *Applier) apply(ctx context.Context, first change.Place, t *change.Trans
 		rows = rows[n:]
 		p.Index += int32(n)
 	}
+	return a.passed(p, t, held)
+}
+
+// passed takes note of a transaction's end at p; a part without one has none.
+func (a *Applier) passed(p change.Place, t *change.Transaction, held string) error {
 	if t.Continued {
 		return nil
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.fed = p
 	a.ends = append(a.ends, end{
 		seq: a.sched.Pass(endCost), place: p, gtid: t.GTID, held: held, commit: t.CommitTime,
 	})
@@ -141,7 +163,7 @@ func (a *Applier) dispatch(ctx context.Context, p change.Place, rows []change.Ro
 	}
 	for i := range rows {
 		place := change.Place{Offset: p.Offset, Index: p.Index + int32(i)}
-		lane, added := a.sched.Add(place, buf[i].footprint, buf[i].cost, buf[i].work)
+		lane, added := a.sched.Add(place, buf[i].footprint, 1, buf[i].cost, buf[i].work)
 		if added {
 			a.lanes[lane].wake.Signal()
 		} else {
@@ -209,6 +231,9 @@ func (a *Applier) routeOf(ctx context.Context, p change.Place, t *schema.Table) 
 		stored, known := a.digests[name]
 		if known && stored == digest {
 			return nil
+		}
+		if known && a.mode == causality.Ordered {
+			known = false // no lane was chosen by them
 		}
 		if known && p.Compare(a.replay) <= 0 {
 			a.backend.forget()
@@ -299,36 +324,6 @@ func (a *Applier) drainLanes(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
-}
-
-// relane goes over from the stored number of lanes to the configured one, once
-// no stored place is ahead any more.
-func (a *Applier) relane(ctx context.Context) error {
-	if err := a.drained(ctx); err != nil {
-		return err
-	}
-	a.mu.Lock()
-	group := a.group
-	a.mu.Unlock()
-	group.stop()
-	floor, _ := a.Durable() // just stored
-	err := a.untilDone(ctx, floor, "change the number of lanes", func(ctx context.Context) error {
-		return a.backend.relane(ctx, a.epoch, a.cfg.Lanes, floor)
-	})
-	if err != nil {
-		return err
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.closing {
-		return fmt.Errorf("applier of stream %s: %w", a.cfg.Stream, log.ErrClosed)
-	}
-	places := slices.Repeat([]change.Place{floor}, a.cfg.Lanes)
-	a.setLanes(places, floor)
-	a.startLanes(group.parent, group.fail, places)
-	a.relaned = true
-	a.log.Info().Int("lanes", a.cfg.Lanes).Msg("number of lanes changed")
 	return nil
 }
 

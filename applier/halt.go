@@ -25,7 +25,9 @@ var ErrFenced = errors.New("fenced: another applier owns the stream on this targ
 var ErrRegressed = errors.New("the target went back behind what it had confirmed")
 
 // final: an error that trying again can't mend.
-func final(err error) bool { return errors.Is(err, ErrFenced) || errors.Is(err, ErrRegressed) }
+func final(err error) bool {
+	return errors.Is(err, ErrFenced) || errors.Is(err, ErrRegressed) || errors.Is(err, ErrInterrupted)
+}
 
 // errPlace: a lane's stored place is not what its owner left there.
 var errPlace = errors.New("the stored place of a lane was changed by someone else")

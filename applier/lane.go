@@ -2,8 +2,6 @@ package applier
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -16,6 +14,11 @@ type laneState struct {
 	wake      *sync.Cond // the lane sleeps here: no work, or waiting for another lane
 	blockedBy int        // the lane it waits for; -1: none
 	batches   int64
+	rows      int64   // durable
+	rate      float64 // rows a second, of late
+	counted   int64   // rows when rate was last brought up to date
+	size      batchSize
+	idle      time.Time    // when it last became free
 	stored    change.Place // the lane's place on the target, confirmed
 }
 
@@ -56,11 +59,18 @@ func (a *Applier) runLane(ctx context.Context, index int, stored change.Place) e
 	w := laneWriter{a: a, index: index, stored: stored}
 	defer w.close()
 	for {
+		a.brake.wait(ctx)
 		batch := a.take(ctx, index)
 		if batch == nil {
 			return nil
 		}
-		if err := w.write(ctx, batch); err != nil {
+		var err error
+		if p := batch[0].Work.parts; p != nil {
+			err = w.stream(ctx, p)
+		} else {
+			err = w.write(ctx, batch)
+		}
+		if err != nil {
 			if ctx.Err() != nil && !final(err) {
 				return nil
 			}
@@ -80,8 +90,15 @@ func (a *Applier) take(ctx context.Context, index int) []causality.Item[work] {
 			a.linger(ctx, index)
 		}
 		var batch []causality.Item[work]
-		batch, l.blockedBy = a.sched.Take(index, causality.Limits{Rows: a.cfg.BatchRows, Cost: a.cfg.BatchBytes})
+		limits := causality.Limits{Rows: a.brake.rows(l.size.rows(a.cfg.BatchRows)), Cost: a.cfg.BatchBytes}
+		batch, l.blockedBy = a.sched.Take(index, limits)
 		if batch != nil {
+			a.wakeNext()
+			n := 0
+			for i := range batch {
+				n += batch[i].Work.rows()
+			}
+			a.brake.took(n)
 			return batch
 		}
 		if l.blockedBy >= 0 {
@@ -92,10 +109,13 @@ func (a *Applier) take(ctx context.Context, index int) []causality.Item[work] {
 	return nil
 }
 
-// mayLinger: the lane has a little work, and nobody is waiting for it.
+// mayLinger: the lane has a little work, nobody is waiting for it, and it is
+// busy enough that gathering more saves something. A lane that had nothing to do
+// writes at once, and groups that are committed in order grow meanwhile anyway.
 func (a *Applier) mayLinger(index int) bool {
-	n := a.sched.Pending(index)
-	if a.cfg.BatchDelay <= 0 || a.drain || n == 0 || n >= a.cfg.BatchRows || a.sched.Load() > a.cfg.WindowBytes/2 {
+	n, me := a.sched.Pending(index), a.lanes[index]
+	if a.cfg.BatchDelay <= 0 || a.mode == causality.Ordered || a.drain || n == 0 || n >= me.size.rows(a.cfg.BatchRows) ||
+		a.sched.Load() > a.cfg.WindowBytes/2 || time.Since(me.idle) > me.size.took {
 		return false
 	}
 	for _, l := range a.lanes {
@@ -109,7 +129,7 @@ func (a *Applier) mayLinger(index int) bool {
 // linger sleeps for the batch delay, or until there is reason not to.
 func (a *Applier) linger(ctx context.Context, index int) {
 	l, over := a.lanes[index], false
-	t := time.AfterFunc(a.cfg.BatchDelay, func() {
+	t := time.AfterFunc(min(a.cfg.BatchDelay, l.size.took/2+time.Microsecond), func() {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		over = true
@@ -121,146 +141,71 @@ func (a *Applier) linger(ctx context.Context, index int) {
 	}
 }
 
+// wakeNext wakes a lane that could take something and does not know; mu is held.
+func (a *Applier) wakeNext() {
+	if next := a.sched.Next(); next >= 0 {
+		a.lanes[next].wake.Signal()
+	}
+}
+
+// turn waits until the lane may commit what it holds: true. With a limit it
+// gives up, false, when no lane has committed anything for so long.
+func (a *Applier) turn(ctx context.Context, index int, limit time.Duration) (bool, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	l, low, over := a.lanes[index], a.sched.Low(), false
+	var t *time.Timer // nil without a limit
+	for !a.sched.Turn(index) {
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx)
+		}
+		switch now := a.sched.Low(); {
+		case limit == 0:
+		case t == nil:
+			t = time.AfterFunc(limit, func() {
+				a.mu.Lock()
+				defer a.mu.Unlock()
+				over = true
+				l.wake.Broadcast()
+			})
+			defer t.Stop()
+		case now != low:
+			low, over = now, false
+			t.Reset(limit)
+		case over:
+			return false, nil
+		}
+		l.wake.Wait()
+	}
+	return true, nil
+}
+
 // done records that the lane's batch is durable and wakes who waits for that.
 func (a *Applier) done(index int, batch []causality.Item[work]) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.sched.Done(index)
-	a.lanes[index].batches++
-	a.lanes[index].stored = batch[len(batch)-1].Place
-	a.state.rows += int64(len(batch))
-	for _, l := range a.lanes {
-		if l.blockedBy == index {
-			l.wake.Signal()
+	l, end := a.lanes[index], batch[len(batch)-1]
+	l.batches++
+	l.idle = time.Now()
+	l.stored = end.Place
+	if p := end.Work.parts; p != nil { // it was alone
+		a.sched.Raise(p.end)
+		l.stored = p.end
+		l.rows += p.rows
+		a.state.rows += p.rows
+		close(p.done)
+	}
+	for i := range batch {
+		if w := &batch[i].Work; w.parts == nil {
+			l.rows += int64(w.rows())
+			a.state.rows += int64(w.rows())
+		}
+	}
+	for _, other := range a.lanes {
+		if other.blockedBy == index || a.mode == causality.Ordered {
+			other.wake.Broadcast()
 		}
 	}
 	a.room.Broadcast()
-}
-
-// laneWriter writes batches over one session after the other. It belongs to the
-// lane's goroutine.
-type laneWriter struct {
-	a       *Applier
-	index   int
-	stored  change.Place // the lane's place on the target, as far as we know
-	session laneSession  // nil: to be opened
-}
-
-func (w *laneWriter) close() {
-	if w.session != nil {
-		w.session.close()
-		w.session = nil
-	}
-}
-
-// write returns when the batch is durable, however long that takes.
-func (w *laneWriter) write(ctx context.Context, batch []causality.Item[work]) error {
-	to := batch[len(batch)-1].Place
-	runs := makeRuns(batch)
-	var b backoff
-	for tries := 0; ; tries++ {
-		hurry, cancel := context.WithTimeoutCause(ctx, patience(tries), errSlow)
-		err := w.try(hurry, to, runs)
-		if err != nil && errors.Is(context.Cause(hurry), errSlow) {
-			err = fmt.Errorf("%w: %w", errSlow, err)
-		}
-		cancel()
-		if err == nil {
-			w.stored = to
-			w.a.note(w.index, nil, to, "apply")
-			return nil
-		}
-		if final(err) {
-			return err
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		w.a.note(w.index, err, batch[0].Place, "apply")
-		if w.session != nil && !w.session.reset(ctx, err) {
-			w.close()
-		}
-		if err := b.wait(ctx, nil); err != nil {
-			return err
-		}
-	}
-}
-
-// try writes the batch once. A new session first asks where the lanes stand: the
-// transaction of the one before may have been committed without our hearing of
-// it, and the server may be one that lost what was confirmed. Nothing is written
-// on top of that: what it lost may be what our change waited for.
-func (w *laneWriter) try(ctx context.Context, to change.Place, runs []run) error {
-	if w.session == nil {
-		believed := w.a.believed()
-		s, err := w.a.backend.lane(ctx, w.a.epoch, w.index)
-		if err != nil {
-			return err
-		}
-		stand, err := s.places(ctx)
-		if err == nil {
-			err = notBehind(believed, stand)
-		}
-		if err != nil {
-			s.close()
-			return err
-		}
-		w.session = s
-		switch own := stand[w.index]; own {
-		case to:
-			return nil
-		case w.stored:
-		default:
-			w.close()
-			return fmt.Errorf("lane %d stands at %d/%d, not at %d/%d: %w", w.index,
-				own.Offset, own.Index, w.stored.Offset, w.stored.Index, errPlace)
-		}
-	}
-	out, err := w.session.write(ctx, w.stored, to, runs)
-	if err == nil {
-		w.a.count(out)
-	}
-	return err
-}
-
-// believed are the places that the target has confirmed.
-func (a *Applier) believed() []change.Place {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	out := make([]change.Place, len(a.lanes))
-	for i, l := range a.lanes {
-		out[i] = l.stored
-	}
-	return out
-}
-
-// notBehind compares what is stored now with what was confirmed before.
-func notBehind(believed, stand []change.Place) error {
-	if len(stand) != len(believed) {
-		return fmt.Errorf("%d places are stored for %d lanes: %w", len(stand), len(believed), errPlace)
-	}
-	for i := range believed {
-		if stand[i].Compare(believed[i]) < 0 {
-			return fmt.Errorf("lane %d stands at %d/%d and had confirmed %d/%d: %w", i,
-				stand[i].Offset, stand[i].Index, believed[i].Offset, believed[i].Index, ErrRegressed)
-		}
-	}
-	return nil
-}
-
-// makeRuns puts the batch in the order in which it is written.
-func makeRuns(batch []causality.Item[work]) []run {
-	split := causality.Runs(batch,
-		func(w work) any { return w.route.routing.Name() },
-		func(w work) bool { return w.route.free },
-		func(a, b work) bool { return a.route == b.route && a.row.Flags == b.row.Flags })
-	runs := make([]run, len(split))
-	for i, items := range split {
-		runs[i].route = batch[items[0]].Work.route
-		runs[i].rows = make([]change.Row, len(items))
-		for j, at := range items {
-			runs[i].rows[j] = batch[at].Work.row
-		}
-	}
-	return runs
 }

@@ -50,6 +50,10 @@ type hostile struct {
 	ddlRuns  int
 	problem  error
 	writes   int
+	burden   load
+	// states, when set, are the contents after each transaction, by its end: all
+	// that a reader may ever see.
+	states map[change.Place]string
 
 	incarnation int      // of the server: sessions of an earlier one are dead
 	saved       *hostile // what a server that lost its last commits has
@@ -120,7 +124,7 @@ func (c *client) fenced(epoch uint64) error {
 	return nil
 }
 
-func (c *client) relane(_ context.Context, epoch uint64, lanes int, p change.Place) error {
+func (c *client) relane(_ context.Context, epoch uint64, lanes int, m causality.Mode, p change.Place) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := errors.Join(c.fenced(epoch), c.fails()); err != nil {
@@ -131,11 +135,17 @@ func (c *client) relane(_ context.Context, epoch uint64, lanes int, p change.Pla
 			c.problem = fmt.Errorf("lanes replaced at %v while one is at %v", p, at)
 		}
 	}
-	c.lanes = nil
+	c.lanes, c.routing = nil, m.Version()
 	for range lanes {
 		c.lanes = append(c.lanes, p)
 	}
 	return c.fails()
+}
+
+func (c *client) load(context.Context, Throttle) (load, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.burden, c.fails()
 }
 
 func (c *client) saveProgress(_ context.Context, epoch uint64, p progress, believed []change.Place) error {
@@ -219,7 +229,7 @@ func (c *client) lane(_ context.Context, epoch uint64, index int) (laneSession, 
 	if err := c.fails(); err != nil {
 		return nil, err
 	}
-	return &hostileLane{c, epoch, index, c.incarnation}, nil
+	return &hostileLane{c: c, epoch: epoch, index: index, incarnation: c.incarnation}, nil
 }
 
 type hostileLane struct {
@@ -227,6 +237,10 @@ type hostileLane struct {
 	epoch       uint64
 	index       int
 	incarnation int
+
+	// The open transaction.
+	to   change.Place
+	rows []change.Row
 }
 
 func (l *hostileLane) dead() error {
@@ -248,7 +262,42 @@ func (l *hostileLane) places(context.Context) ([]change.Place, error) {
 func (l *hostileLane) reset(context.Context, error) bool { return false }
 func (l *hostileLane) close()                            {}
 
-func (l *hostileLane) write(_ context.Context, from, to change.Place, runs []run) (target.Outcome, error) {
+func (l *hostileLane) rollback(context.Context) error {
+	l.rows = nil
+	return nil
+}
+
+func (l *hostileLane) move(_ context.Context, from, to change.Place) error {
+	c := l.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := errors.Join(l.dead(), c.fenced(l.epoch), c.fails()); err != nil {
+		return err
+	}
+	if at := c.lanes[l.index]; at != from {
+		c.problem = fmt.Errorf("lane %d is at %v, not %v", l.index, at, from)
+		return c.problem
+	}
+	l.to = to
+	return nil
+}
+
+// look is the row as the open transaction sees it.
+func (l *hostileLane) look(id int64) (string, bool) {
+	for i := len(l.rows) - 1; i >= 0; i-- {
+		r := &l.rows[i]
+		if r.After != nil && r.After[0].Integer() == id {
+			return string(r.After[1].Bytes()), true
+		}
+		if r.Before != nil && r.Before[0].Integer() == id {
+			return "", false
+		}
+	}
+	v, ok := l.c.rows[id]
+	return v, ok
+}
+
+func (l *hostileLane) apply(_ context.Context, r run) (target.Outcome, error) {
 	c := l.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -262,30 +311,52 @@ func (l *hostileLane) write(_ context.Context, from, to change.Place, runs []run
 		c.regress()
 		return target.Outcome{}, driver.ErrBadConn
 	}
-	if at := c.lanes[l.index]; at != from {
-		c.problem = fmt.Errorf("lane %d is at %v, not %v", l.index, at, from)
-		return target.Outcome{}, c.problem
+	for _, row := range r.rows {
+		id := row.Before
+		if id == nil {
+			id = row.After
+		}
+		have, ok := l.look(id[0].Integer())
+		if row.Before == nil && ok || row.Before != nil && have != string(row.Before[1].Bytes()) {
+			c.problem = fmt.Errorf("%s of %d met %q, lane %d to %v, lanes %v", row.Op, id[0].Integer(), have, l.index, l.to, c.lanes)
+		}
+		l.rows = append(l.rows, row)
 	}
-	for _, r := range runs {
-		for _, row := range r.rows {
-			id := row.Before
-			if id == nil {
-				id = row.After
-			}
-			have, ok := c.rows[id[0].Integer()]
-			if row.Before == nil && ok || row.Before != nil && have != string(row.Before[1].Bytes()) {
-				c.problem = fmt.Errorf("%s of %d met %q", row.Op, id[0].Integer(), have)
-			}
-			if row.After == nil {
-				delete(c.rows, id[0].Integer())
-			} else {
-				c.rows[id[0].Integer()] = string(row.After[1].Bytes())
-			}
+	return target.Outcome{Updated: len(r.rows)}, nil
+}
+
+func (l *hostileLane) commit(context.Context) error {
+	c := l.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	rows := l.rows
+	l.rows = nil
+	if err := errors.Join(l.dead(), c.fenced(l.epoch), c.fails()); err != nil {
+		return err
+	}
+	for _, row := range rows {
+		if row.After == nil {
+			delete(c.rows, row.Before[0].Integer())
+		} else {
+			c.rows[row.After[0].Integer()] = string(row.After[1].Bytes())
 		}
 	}
-	c.lanes[l.index] = to
+	c.lanes[l.index] = l.to
 	c.writes++
-	return target.Outcome{}, c.fails() // committed, and the answer may be lost
+	if want, ok := c.states[highest(c.lanes)]; c.states != nil && (!ok || fmt.Sprint(c.rows) != want) {
+		c.problem = fmt.Errorf("visible at %v: %v, which never was; %q", highest(c.lanes), c.rows, want)
+	}
+	return c.fails() // committed, and the answer may be lost
+}
+
+func highest(places []change.Place) change.Place {
+	top := causality.Start
+	for _, p := range places {
+		if p.Compare(top) > 0 {
+			top = p
+		}
+	}
+	return top
 }
 
 var shellTable = &schema.Table{
@@ -298,6 +369,33 @@ var shellTable = &schema.Table{
 type fed struct {
 	place change.Place
 	t     change.Transaction
+}
+
+// as is the configuration for a mode, with large transactions from a few rows on.
+func (c Config) as(m causality.Mode) Config {
+	if m != causality.Rows {
+		c.Atomicity, c.AnyOrder, c.LargeBytes, c.BatchBytes = AtomicTransaction, m == causality.Transactions, 3000, 900
+	}
+	return c
+}
+
+// statesOf is the contents after each transaction, by the place of its end.
+func statesOf(history []fed) map[change.Place]string {
+	rows := map[int64]string{}
+	out := map[change.Place]string{causality.Start: fmt.Sprint(rows)}
+	for _, f := range history {
+		for _, r := range f.t.Rows {
+			if r.After == nil {
+				delete(rows, r.Before[0].Integer())
+			} else {
+				rows[r.After[0].Integer()] = string(r.After[1].Bytes())
+			}
+		}
+		if !f.t.Continued {
+			out[lastPlace([]fed{f})] = fmt.Sprint(rows)
+		}
+	}
+	return out
 }
 
 // script makes a history of one table, some of it in parts, with DDL.
@@ -364,16 +462,23 @@ func TestHostileBackend(t *testing.T) {
 	if testing.Short() {
 		runs = 3
 	}
-	for range runs {
-		seed := uint64(time.Now().UnixNano())
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { hostileRun(t, seed) })
+	for _, mode := range []causality.Mode{causality.Rows, causality.Transactions, causality.Ordered} {
+		for range runs {
+			seed := uint64(time.Now().UnixNano())
+			t.Run(fmt.Sprint(mode, "/seed=", seed), func(t *testing.T) { hostileRun(t, seed, mode) })
+		}
 	}
 }
 
-func hostileRun(t *testing.T, seed uint64) {
+// hostileRun: with Ordered alone, everything that is ever visible is a state
+// that the source had at the end of a transaction.
+func hostileRun(t *testing.T, seed uint64, mode causality.Mode) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	history, want := script(rng, 400)
 	h := newHostile(seed, 2)
+	if mode == causality.Ordered {
+		h.states = statesOf(history)
+	}
 	var zombies sync.WaitGroup
 	defer zombies.Wait()
 	end := history[len(history)-1]
@@ -388,7 +493,7 @@ func hostileRun(t *testing.T, seed uint64) {
 		}
 		lanes := 1 + rng.IntN(6)
 		cfg, err := Config{Stream: "s", Lanes: lanes, BatchRows: 1 + rng.IntN(8), WindowBytes: int64(2000 + rng.IntN(20000)),
-			ProgressInterval: time.Millisecond, BatchDelay: time.Duration(rng.IntN(2)) * time.Millisecond}.withDefaults()
+			ProgressInterval: time.Millisecond, BatchDelay: time.Duration(rng.IntN(2)) * time.Millisecond}.as(mode).withDefaults()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -410,7 +515,7 @@ func hostileRun(t *testing.T, seed uint64) {
 			time.AfterFunc(200*time.Millisecond, cancel)
 		} else {
 			cancel()
-			if err := <-ran; err != nil && !errors.Is(err, ErrFenced) && !errors.Is(err, ErrRegressed) {
+			if err := <-ran; err != nil && !errors.Is(err, ErrFenced) && !errors.Is(err, ErrRegressed) && !errors.Is(err, ErrInterrupted) {
 				t.Errorf("Run: %v", err)
 			}
 		}

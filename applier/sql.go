@@ -201,7 +201,7 @@ func insertLanes(ctx context.Context, tx *sql.Tx, stream string, epoch uint64, l
 	return nil
 }
 
-func (b *sqlBackend) relane(ctx context.Context, epoch uint64, lanes int, p change.Place) error {
+func (b *sqlBackend) relane(ctx context.Context, epoch uint64, lanes int, m causality.Mode, p change.Place) error {
 	return b.inTx(ctx, func(tx *sql.Tx) error {
 		if err := b.mine(ctx, tx, epoch); err != nil {
 			return err
@@ -213,7 +213,7 @@ func (b *sqlBackend) relane(ctx context.Context, epoch uint64, lanes int, p chan
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `UPDATE twinspan.stream SET lanes = ?, routing_version = ? WHERE stream = ?`,
-			lanes, causality.RoutingVersion, b.cfg.Stream)
+			lanes, m.Version(), b.cfg.Stream)
 		return err
 	})
 }

@@ -64,37 +64,44 @@ func (l *sqlLane) places(ctx context.Context) ([]change.Place, error) {
 	return all, err
 }
 
-func (l *sqlLane) write(ctx context.Context, from, to change.Place, runs []run) (target.Outcome, error) {
-	var sum target.Outcome
+// move is the first statement of a transaction, so that everything after it is
+// the epoch's; of a transaction whose end was not known then, also its last.
+func (l *sqlLane) move(ctx context.Context, from, to change.Place) error {
 	r, err := l.conn.ExecContext(ctx, `UPDATE twinspan.lane_position SET log_offset = ?, log_index = ?, updated_at = UTC_TIMESTAMP(6)
 		WHERE stream = ? AND lane = ? AND epoch = ? AND log_offset = ? AND log_index = ?`,
 		to.Offset, to.Index, l.stream, l.index, l.epoch, from.Offset, from.Index)
 	if err != nil {
-		return sum, fmt.Errorf("place of lane %d: %w", l.index, err)
+		return fmt.Errorf("place of lane %d: %w", l.index, err)
 	}
 	n, err := r.RowsAffected()
 	if err != nil {
-		return sum, err
+		return err
 	}
 	if n != 1 {
 		// Fenced, or someone changed the place: the look at it tells which.
 		if _, err := l.places(ctx); err != nil {
-			return sum, err
+			return err
 		}
-		return sum, fmt.Errorf("place of lane %d is not %d/%d: %w", l.index, from.Offset, from.Index, errPlace)
+		return fmt.Errorf("place of lane %d is not %d/%d: %w", l.index, from.Offset, from.Index, errPlace)
 	}
-	for i := range runs {
-		o, err := runs[i].route.plan.Apply(ctx, l.conn, runs[i].rows)
-		if err != nil {
-			return sum, err
-		}
-		sum.Add(o)
-	}
-	// The one statement whose failure leaves the outcome open.
+	return nil
+}
+
+func (l *sqlLane) apply(ctx context.Context, r run) (target.Outcome, error) {
+	return r.route.plan.Apply(ctx, l.conn, r.rows)
+}
+
+// commit is the one statement whose failure leaves the outcome open.
+func (l *sqlLane) commit(ctx context.Context) error {
 	if _, err := l.conn.ExecContext(ctx, "COMMIT"); err != nil {
-		return sum, &commitError{err}
+		return &commitError{err}
 	}
-	return sum, nil
+	return nil
+}
+
+func (l *sqlLane) rollback(ctx context.Context) error {
+	_, err := l.conn.ExecContext(ctx, "ROLLBACK")
+	return err
 }
 
 // commitError: the transaction may or may not have been committed.

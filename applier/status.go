@@ -2,6 +2,7 @@ package applier
 
 import (
 	"fmt"
+	"sort"
 	"time"
 
 	"github.com/twinspan/twinspan/applier/target"
@@ -36,7 +37,13 @@ type Status struct {
 	Stream string `json:"stream"`
 	Owner  bool   `json:"owner"` // it has taken the stream over
 	Epoch  uint64 `json:"epoch"`
-	Lanes  []Lane `json:"lanes"`
+	// Atomicity is how transactions are applied now: row, transaction, or
+	// "transaction, in any order".
+	Atomicity string `json:"atomicity"`
+	Lanes     []Lane `json:"lanes"`
+	// LanesWanted differs from the lanes while they are about to be changed.
+	LanesWanted int        `json:"lanes_wanted"`
+	Throttle    Throttling `json:"throttle"`
 	// Floor is the stored place below which everything is durable, and
 	// GTIDSet what was applied there.
 	Floor   change.Place `json:"floor"`
@@ -68,16 +75,25 @@ type Status struct {
 
 // Lane of Status.
 type Lane struct {
-	Place     change.Place `json:"place"`
-	Pending   int          `json:"pending"`
-	WaitsFor  int          `json:"waits_for"` // a lane; -1: none
-	Batches   int64        `json:"batches"`
-	Condition string       `json:"condition,omitempty"` // what is in the way
+	Place    change.Place `json:"place"`
+	Pending  int          `json:"pending"`   // row changes, or transactions
+	WaitsFor int          `json:"waits_for"` // a lane; -1: none
+	Batches  int64        `json:"batches"`
+	Rows     int64        `json:"rows"` // durable since the lane was made
+	// RowsPerSecond is of late, and BatchRows how many it takes at a time at most.
+	RowsPerSecond float64 `json:"rows_per_second"`
+	BatchRows     int     `json:"batch_rows"`
+	// BatchSeconds is what its last batch took on the target.
+	BatchSeconds float64 `json:"batch_seconds"`
+	// LagSeconds is the age of the oldest transaction it has something of; 0: it
+	// has nothing to do.
+	LagSeconds float64 `json:"lag_seconds"`
+	Condition  string  `json:"condition,omitempty"` // what is in the way
 }
 
 // Status may be called at any time from any goroutine.
 func (a *Applier) Status() Status {
-	s := Status{Stream: a.cfg.Stream}
+	s := Status{Stream: a.cfg.Stream, Throttle: a.brake.status()}
 	select {
 	case <-a.ready:
 		s.Owner = true
@@ -91,9 +107,15 @@ func (a *Applier) Status() Status {
 			s.Newest = &n
 		}
 	}
+	s.LanesWanted, s.Atomicity = a.want, a.cfg.mode().String()
 	if a.sched != nil {
+		s.Atomicity = a.mode.String()
 		for i, l := range a.lanes {
-			lane := Lane{Place: a.sched.Place(i), Pending: a.sched.Pending(i), WaitsFor: l.blockedBy, Batches: l.batches}
+			lane := Lane{Place: a.sched.Place(i), Pending: a.sched.Pending(i), WaitsFor: l.blockedBy, Batches: l.batches, Rows: l.rows,
+				RowsPerSecond: l.rate, BatchRows: l.size.rows(a.cfg.BatchRows), BatchSeconds: l.size.took.Seconds()}
+			if oldest := a.sched.Oldest(i); oldest > 0 {
+				lane.LagSeconds = max(0, time.Since(a.committed(oldest)).Seconds())
+			}
 			if n := a.state.notes[i]; n != nil {
 				lane.Condition = n.err.Error()
 			}
@@ -131,6 +153,18 @@ func (a *Applier) Status() Status {
 		}
 	}
 	return s
+}
+
+// committed is the source's commit time of the transaction that the change with
+// this number is of; mu is held.
+func (a *Applier) committed(seq int64) time.Time {
+	if i := sort.Search(len(a.ends), func(i int) bool { return a.ends[i].seq >= seq }); i < len(a.ends) {
+		return a.ends[i].commit
+	}
+	if a.open.IsZero() {
+		return time.Now()
+	}
+	return a.open
 }
 
 // note remembers what is in a lane's or the dispatcher's way; nil clears it.

@@ -117,7 +117,7 @@ func (m *machine) dispatch() error {
 	if m.bug.footprint != nil {
 		f = m.bug.footprint(f, s.Row)
 	}
-	lane, added := m.sched.Add(s.Place, f, 1, s)
+	lane, added := m.sched.Add(s.Place, f, 1, 1, s)
 	if !added {
 		m.stats.skips++
 	} else if q := m.sched.lanes[lane].queue; len(q[len(q)-1].waits) > 0 {
@@ -130,7 +130,11 @@ func (m *machine) dispatch() error {
 func (m *machine) write(lane int) error {
 	batch := m.sched.lanes[lane].taken
 	db := m.durable.db.Clone()
-	runs := Runs(batch,
+	rows := make([]history.Step, len(batch))
+	for i := range batch {
+		rows[i] = batch[i].Work
+	}
+	runs := Runs(rows,
 		func(s history.Step) any { return s.Table },
 		func(s history.Step) bool { return m.durable.db.Tables[s.Table].Rep == schema.Name{} },
 		func(a, b history.Step) bool { return true })

@@ -13,12 +13,13 @@ import (
 // Start is the place before the first change of a log.
 var Start = change.Place{Offset: -1}
 
-// Item is one dispatched row change.
+// Item is one dispatched row change, or a whole transaction.
 type Item[T any] struct {
 	Place change.Place
 	Work  T // what the lane needs to apply it
 
 	seq   int64
+	rows  int
 	cost  int64
 	waits []wait
 }
@@ -61,6 +62,7 @@ type Schedule[T any] struct {
 type Faults struct {
 	NoWaits bool // naive hashing: lanes never wait for each other
 	NoSkip  bool // changes below a lane's stored place are applied again
+	NoOrder bool // Sequence: groups are committed as they come
 }
 
 type lane[T any] struct {
@@ -96,17 +98,18 @@ func laneOf(home uint64, n int) int {
 	return int((home >> 32) * uint64(n) >> 32)
 }
 
-// Add dispatches one row change, in log order. It answers false when the change
-// is durable already: its lane's stored place is at or past it. The cost counts
-// for Load until the watermark has passed the item.
-func (s *Schedule[T]) Add(p change.Place, f Footprint, cost int64, work T) (laneIndex int, added bool) {
+// Add dispatches one row change, or a transaction of so many with the footprint
+// of all of them, in log order. It answers false when that is durable already:
+// its lane's stored place is at or past it. The cost counts for Load until the
+// watermark has passed the item.
+func (s *Schedule[T]) Add(p change.Place, f Footprint, rows int, cost int64, work T) (laneIndex int, added bool) {
 	at := s.Lane(f)
 	l := &s.lanes[at]
 	s.seq++
 	if p.Compare(l.start) <= 0 && !s.faults.NoSkip {
 		return at, false
 	}
-	item := Item[T]{Place: p, Work: work, seq: s.seq, cost: cost}
+	item := Item[T]{Place: p, Work: work, seq: s.seq, rows: rows, cost: cost}
 	for _, k := range f.Touches {
 		if t, ok := s.last[k]; ok && t.lane != at && t.seq > s.lanes[t.lane].durable && !s.faults.NoWaits {
 			item.waits = addWait(item.waits, wait(t))
@@ -167,7 +170,7 @@ func (s *Schedule[T]) Take(laneIndex int, limit Limits) (batch []Item[T], blocke
 		return l.taken, -1
 	}
 	var cost int64
-	n := 0
+	n, rows := 0, 0
 	for n < len(l.queue) {
 		item := &l.queue[n]
 		if b := s.blocked(item); b >= 0 {
@@ -176,10 +179,11 @@ func (s *Schedule[T]) Take(laneIndex int, limit Limits) (batch []Item[T], blocke
 			}
 			break
 		}
-		if n > 0 && (n >= limit.Rows || cost+item.cost > limit.Cost) {
+		if n > 0 && (rows+item.rows > limit.Rows || cost+item.cost > limit.Cost) {
 			break
 		}
 		cost += item.cost
+		rows += item.rows
 		n++
 	}
 	if n == 0 {
@@ -211,6 +215,26 @@ func (s *Schedule[T]) Done(laneIndex int) {
 	if len(l.queue) == 0 {
 		l.queue = nil // let the array go
 	}
+}
+
+// Turn says whether the lane may commit what it has taken: always, for what
+// another lane has to see first is durable before it is taken.
+func (s *Schedule[T]) Turn(int) bool { return true }
+
+// Next is a lane that could take something and may not know: none, since Add
+// says whose the work is.
+func (s *Schedule[T]) Next() int { return -1 }
+
+// Oldest is the number of the lane's oldest undurable item; 0: it has none.
+func (s *Schedule[T]) Oldest(laneIndex int) int64 {
+	l := &s.lanes[laneIndex]
+	switch {
+	case len(l.taken) > 0:
+		return l.taken[0].seq
+	case len(l.queue) > 0:
+		return l.queue[0].seq
+	}
+	return 0
 }
 
 // Place is the lane's durable place.

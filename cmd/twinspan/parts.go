@@ -30,9 +30,14 @@ func producerConfig(c *config.Config) producer.Config {
 }
 
 func applierConfig(c *config.Config) applier.Config {
+	a := &c.Applier
 	return applier.Config{
-		Stream: c.Stream, Target: c.Target, Lanes: c.Applier.Lanes, BatchRows: c.Applier.BatchRows,
-		BatchBytes: int64(c.Applier.BatchBytes), BatchDelay: c.Applier.BatchDelay.Std(),
+		Stream: c.Stream, Target: c.Target, Lanes: a.Lanes, BatchRows: a.BatchRows,
+		BatchBytes: int64(a.BatchBytes), BatchDelay: a.BatchDelay.Std(), BatchTime: a.BatchTime.Std(),
+		Atomicity: applier.Atomicity(a.Atomicity), AnyOrder: !a.CommitOrder, Throttle: applier.Throttle{
+			RowsPerSecond: a.Throttle.RowsPerSecond, ReplicaLag: a.Throttle.ReplicaLag.Std(), Replicas: a.Throttle.Replicas,
+			ThreadsRunning: a.Throttle.ThreadsRunning,
+		},
 		Owner: fmt.Sprintf("%s:%d", hostName(), os.Getpid()),
 	}
 }

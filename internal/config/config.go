@@ -168,6 +168,12 @@ type Applier struct {
 	BatchRows  int      `yaml:"batch_rows"`
 	BatchBytes Bytes    `yaml:"batch_bytes"`
 	BatchDelay Duration `yaml:"batch_delay"`
+	// BatchTime is what a batch shall take on the target at most.
+	BatchTime Duration `yaml:"batch_time"`
+	// Atomicity is row or transaction; CommitOrder counts for the latter.
+	Atomicity   string   `yaml:"atomicity"`
+	CommitOrder bool     `yaml:"commit_order"`
+	Throttle    Throttle `yaml:"throttle"`
 	// Filters leave tables out, Routes rename them: "shop.* -> shop_b.*".
 	Filters Filters  `yaml:"filters"`
 	Routes  []string `yaml:"routes"`
@@ -175,6 +181,14 @@ type Applier struct {
 	// state of the target, or can't be applied.
 	Conflicts  Conflicts  `yaml:"conflicts"`
 	Exceptions Exceptions `yaml:"exceptions"`
+}
+
+// Throttle says when the target is spared; 0 sets no limit.
+type Throttle struct {
+	RowsPerSecond  int      `yaml:"rows_per_second"`
+	ReplicaLag     Duration `yaml:"replica_lag"`
+	Replicas       []string `yaml:"replicas"`
+	ThreadsRunning int      `yaml:"threads_running"`
 }
 
 // Filters say which tables reach the target. Patterns are schema.table; * stands
@@ -238,9 +252,11 @@ func Default() *Config {
 		Target: server.Endpoint{TLS: server.TLS{Mode: "preferred"}},
 		Applier: Applier{
 			Lanes:      8,
-			BatchRows:  500,
-			BatchBytes: 1 << 20,
+			BatchRows:  4000,
+			BatchBytes: 2 << 20,
 			BatchDelay: Duration(5 * time.Millisecond),
+			BatchTime:  Duration(200 * time.Millisecond),
+			Atomicity:  "row", CommitOrder: true,
 			Conflicts:  Conflicts{Policy: "source-wins", Compare: "keys"},
 			Exceptions: Exceptions{Followers: "park", Max: 10000, Retry: ExceptionRetry{First: Duration(30 * time.Second), Max: Duration(time.Hour)}},
 		},

@@ -234,6 +234,18 @@ func (v *validator) consumer() {
 	between(v, "apply.batch_rows", a.BatchRows, 1, 10000)
 	bytesBetween(v, "apply.batch_bytes", a.BatchBytes, 1<<10, 64<<20)
 	durationUpTo(v, "apply.batch_delay", a.BatchDelay, 10*time.Second)
+	if a.BatchTime < Duration(time.Millisecond) || a.BatchTime > Duration(time.Minute) {
+		v.problem("apply.batch_time", "%s: 1ms to 1m", a.BatchTime)
+	}
+	if a.Atomicity != "row" && a.Atomicity != "transaction" {
+		v.problem("apply.atomicity", "%q: row or transaction", a.Atomicity)
+	}
+	between(v, "apply.throttle.rows_per_second", a.Throttle.RowsPerSecond, 0, 1<<30)
+	between(v, "apply.throttle.threads_running", a.Throttle.ThreadsRunning, 0, 1<<20)
+	durationUpTo(v, "apply.throttle.replica_lag", a.Throttle.ReplicaLag, 30*24*time.Hour)
+	for i, address := range a.Throttle.Replicas {
+		v.address(fmt.Sprintf("apply.throttle.replicas[%d]", i), address)
+	}
 	v.conflicts()
 	v.rules(a)
 }

@@ -1,0 +1,218 @@
+package applier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twinspan/twinspan/applier/causality"
+	"github.com/twinspan/twinspan/applier/target"
+	"github.com/twinspan/twinspan/change"
+)
+
+// laneWriter writes batches over one session after the other. It belongs to the
+// lane's goroutine.
+type laneWriter struct {
+	a       *Applier
+	index   int
+	stored  change.Place // the lane's place on the target, as far as we know
+	session laneSession  // nil: to be opened
+}
+
+func (w *laneWriter) close() {
+	if w.session != nil {
+		w.session.close()
+		w.session = nil
+	}
+}
+
+// write returns when the batch is durable, however long that takes.
+func (w *laneWriter) write(ctx context.Context, batch []causality.Item[work]) error {
+	to := batch[len(batch)-1].Place
+	runs := makeRuns(flatten(batch))
+	var b backoff
+	for tries := 0; ; tries++ {
+		err := w.try(ctx, tries, to, runs)
+		if err == nil {
+			w.stored = to
+			w.a.note(w.index, nil, to, "apply")
+			return nil
+		}
+		if final(err) {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		w.a.note(w.index, err, batch[0].Place, "apply")
+		if w.session != nil && !w.session.reset(ctx, err) {
+			w.close()
+		}
+		if err := b.wait(ctx, nil); err != nil {
+			return err
+		}
+	}
+}
+
+// within gives f the time that a try may take.
+func within(ctx context.Context, tries int, f func(context.Context) error) error {
+	hurry, cancel := context.WithTimeoutCause(ctx, patience(tries), errSlow)
+	defer cancel()
+	err := f(hurry)
+	if err != nil && errors.Is(context.Cause(hurry), errSlow) {
+		err = fmt.Errorf("%w: %w", errSlow, err)
+	}
+	return err
+}
+
+// try writes the batch once: all of it up to the commit, then that, when it is
+// the lane's turn. A batch whose turn does not come while no other is committed
+// is undone meanwhile: the one that is stuck may be waiting for its locks, or for
+// a person, who should find none.
+func (w *laneWriter) try(ctx context.Context, tries int, to change.Place, runs []run) error {
+	var out target.Outcome
+	var took time.Duration
+	for {
+		durable := false
+		err := within(ctx, tries, func(ctx context.Context) (err error) {
+			if durable, err = w.open(ctx, to); err != nil || durable {
+				return err
+			}
+			began := time.Now()
+			out, err = w.execute(ctx, to, runs)
+			took = time.Since(began)
+			return err
+		})
+		if err != nil || durable {
+			return err
+		}
+		ours, err := w.a.turn(ctx, w.index, stallPatience)
+		if err != nil {
+			return err
+		}
+		if ours {
+			break
+		}
+		if err := within(ctx, tries, w.session.rollback); err != nil {
+			return err
+		}
+		if _, err := w.a.turn(ctx, w.index, 0); err != nil {
+			return err
+		}
+	}
+	began := time.Now()
+	if err := within(ctx, tries, w.session.commit); err != nil {
+		return err
+	}
+	w.a.wrote(w.index, out, took+time.Since(began))
+	return nil
+}
+
+// stallPatience is how long a batch may wait for its turn, with its locks, while
+// no other is committed.
+const stallPatience = 500 * time.Millisecond
+
+// execute does all of a batch but the commit.
+func (w *laneWriter) execute(ctx context.Context, to change.Place, runs []run) (sum target.Outcome, err error) {
+	if err := w.session.move(ctx, w.stored, to); err != nil {
+		return sum, err
+	}
+	for i := range runs {
+		o, err := w.session.apply(ctx, runs[i])
+		if err != nil {
+			return sum, err
+		}
+		sum.Add(o)
+	}
+	return sum, nil
+}
+
+// open makes sure of a session. A new one first asks where the lanes stand: the
+// transaction of the one before may have been committed without our hearing of
+// it (durable), and the server may be one that lost what was confirmed. Nothing
+// is written on top of that: what it lost may be what our change waited for.
+func (w *laneWriter) open(ctx context.Context, to change.Place) (durable bool, err error) {
+	if w.session != nil {
+		return false, nil
+	}
+	believed := w.a.believed()
+	s, err := w.a.backend.lane(ctx, w.a.epoch, w.index)
+	if err != nil {
+		return false, err
+	}
+	stand, err := s.places(ctx)
+	if err == nil {
+		err = notBehind(believed, stand)
+	}
+	if err != nil {
+		s.close()
+		return false, err
+	}
+	w.session = s
+	switch own := stand[w.index]; own {
+	case to:
+		return true, nil
+	case w.stored:
+		return false, nil
+	default:
+		w.close()
+		return false, fmt.Errorf("lane %d stands at %d/%d, not at %d/%d: %w", w.index,
+			own.Offset, own.Index, w.stored.Offset, w.stored.Index, errPlace)
+	}
+}
+
+// believed are the places that the target has confirmed.
+func (a *Applier) believed() []change.Place {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := make([]change.Place, len(a.lanes))
+	for i, l := range a.lanes {
+		out[i] = l.stored
+	}
+	return out
+}
+
+// notBehind compares what is stored now with what was confirmed before.
+func notBehind(believed, stand []change.Place) error {
+	if len(stand) != len(believed) {
+		return fmt.Errorf("%d places are stored for %d lanes: %w", len(stand), len(believed), errPlace)
+	}
+	for i := range believed {
+		if stand[i].Compare(believed[i]) < 0 {
+			return fmt.Errorf("lane %d stands at %d/%d and had confirmed %d/%d: %w", i,
+				stand[i].Offset, stand[i].Index, believed[i].Offset, believed[i].Index, ErrRegressed)
+		}
+	}
+	return nil
+}
+
+// flatten is the rows of a batch, in log order.
+func flatten(batch []causality.Item[work]) []work {
+	n := 0
+	for i := range batch {
+		n += batch[i].Work.rows()
+	}
+	out := make([]work, 0, n)
+	for i := range batch {
+		out = append(append(out, batch[i].Work), batch[i].Work.rest...)
+	}
+	return out
+}
+
+// makeRuns puts rows in the order in which they are written.
+func makeRuns(rows []work) []run {
+	split := causality.Runs(rows,
+		func(w work) any { return w.route.routing.Name() },
+		func(w work) bool { return w.route.free },
+		func(a, b work) bool { return a.route == b.route && a.row.Flags == b.row.Flags })
+	runs := make([]run, len(split))
+	for i, items := range split {
+		runs[i].route = rows[items[0]].route
+		runs[i].rows = make([]change.Row, len(items))
+		for j, at := range items {
+			runs[i].rows[j] = rows[at].row
+		}
+	}
+	return runs
+}
