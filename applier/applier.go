@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/twinspan/twinspan/applier/causality"
+	"github.com/twinspan/twinspan/applier/conflicts"
 	"github.com/twinspan/twinspan/change"
 	"github.com/twinspan/twinspan/internal/server"
 	"github.com/twinspan/twinspan/log"
@@ -50,6 +51,10 @@ type Config struct {
 	// WindowBytes [32 MiB] bounds what is decoded and not yet durable, in
 	// bytes of memory. One transaction part may go beyond it.
 	WindowBytes int64
+	// Conflicts say what becomes of a change that meets another state of the
+	// target than it was made on, and Exceptions which changes are parked.
+	Conflicts  conflicts.Policies
+	Exceptions Exceptions
 	// ProgressInterval [1 s] is how often the floor is stored.
 	ProgressInterval time.Duration
 	// Lease [30 s]: an owner that is frozen for longer loses its connections,
@@ -116,6 +121,12 @@ func (c Config) withDefaults() (Config, error) {
 	set(&c.WindowBytes, 32<<20)
 	set((*int64)(&c.ProgressInterval), int64(time.Second))
 	set((*int64)(&c.Lease), int64(30*time.Second))
+	if c.Exceptions.Max <= 0 {
+		c.Exceptions.Max = 10_000
+	}
+	if err := c.checkExceptions(); err != nil {
+		return c, err
+	}
 	if c.Owner == "" {
 		host, err := os.Hostname()
 		if err != nil {
@@ -132,6 +143,7 @@ type Applier struct {
 	cfg     Config
 	backend backend
 	log     zerolog.Logger
+	guard   *guard
 
 	ready chan struct{} // closed by Run when the stored places are known
 	ended chan struct{} // closed by Run when it returns
@@ -143,6 +155,8 @@ type Applier struct {
 	digests map[schema.Name]uint64
 	scratch []uint64
 	replay  change.Place   // stored places reach up to here: lanes may stand apart below
+	from    *origin        // the transaction that is being fed
+	looked  time.Time      // when passing routes were looked up last
 	inside  bool           // a transaction's first part was fed, its end was not
 	whole   gathered       // that transaction, where transactions are applied as a whole
 	mode    causality.Mode // written under mu
@@ -206,6 +220,11 @@ func newApplier(cfg Config, b backend, logger zerolog.Logger) *Applier {
 		ready: make(chan struct{}), ended: make(chan struct{}),
 		routes: map[*schema.Table]*route{}, current: map[schema.Name]*route{},
 		feeding: make(chan struct{}, 1), adjusted: make(chan struct{}, 1), want: cfg.Lanes,
+	}
+	if s, ok := b.(*sqlBackend); ok {
+		a.guard = s.guard
+	} else {
+		a.guard = newGuard(cfg, logger)
 	}
 	a.brake.set(cfg.Throttle)
 	a.room = sync.NewCond(&a.mu)

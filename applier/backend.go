@@ -69,6 +69,7 @@ type laneSession interface {
 type run struct {
 	route *route
 	rows  []change.Row
+	marks []mark // where each row comes from
 }
 
 // claimed is what a new owner finds.
@@ -99,12 +100,18 @@ type route struct {
 	plan    *target.Plan
 	// free: the order of the table's rows among other tables' does not matter.
 	free bool
+	// shape stands for the keys that changes are parked under; 0: only for the
+	// table itself, which is the case where the target has none (plan is nil).
+	shape uint64
+	// passing: it is looked up again now and then, for something is to change.
+	passing bool
 }
 
 // work is what a lane gets at a time: a row, or all rows of a transaction.
 type work struct {
 	route *route
 	row   change.Row
+	mark  mark
 	rest  []work // of a transaction: the rows after the first; theirs is empty
 	// parts, when set, is a transaction that is too large for memory.
 	parts *parts

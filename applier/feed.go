@@ -54,6 +54,7 @@ func (a *Applier) apply(ctx context.Context, first change.Place, t *change.Trans
 		return nil // durable before Run began
 	}
 	if !a.inside {
+		a.lookAgain()
 		if a.relaneDue.Load() && first.Compare(a.replay) > 0 {
 			if err := a.relane(ctx); err != nil {
 				return err
@@ -62,6 +63,9 @@ func (a *Applier) apply(ctx context.Context, first change.Place, t *change.Trans
 		a.mu.Lock()
 		a.open = t.CommitTime
 		a.mu.Unlock()
+	}
+	if a.from == nil || a.from.gtid != t.GTID {
+		a.from = &origin{t.GTID, t.CommitTime}
 	}
 	a.inside = t.Continued
 	if t.DDL != nil {
@@ -152,7 +156,7 @@ func (a *Applier) dispatch(ctx context.Context, p change.Place, rows []change.Ro
 		if f.Touches != nil {
 			a.scratch, f.Touches = f.Touches, f.Touches[from:]
 		}
-		buf[i] = routed{footprint: f, cost: costOf(r), work: work{route: rt, row: *r}}
+		buf[i] = routed{footprint: f, cost: costOf(r), work: work{route: rt, row: *r, mark: mark{place, a.from}}}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -234,6 +238,9 @@ func (a *Applier) routeOf(ctx context.Context, p change.Place, t *schema.Table) 
 		}
 		if known && a.mode == causality.Ordered {
 			known = false // no lane was chosen by them
+		}
+		if known && p.Compare(a.replay) <= 0 && r.wasMissing(stored) {
+			return nil
 		}
 		if known && p.Compare(a.replay) <= 0 {
 			a.backend.forget()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/twinspan/twinspan/applier/causality"
+	"github.com/twinspan/twinspan/applier/exceptions"
 	"github.com/twinspan/twinspan/applier/target"
 	"github.com/twinspan/twinspan/change"
 	"github.com/twinspan/twinspan/change/gtid"
@@ -60,6 +61,8 @@ const (
 	CodeDDL          Code = "DDL_FAILED"       // a statement could not be replayed
 	CodePrivilege    Code = "TARGET_PRIVILEGE" // the applier's account may not do it
 	CodePosition     Code = "POSITION_CHANGED" // someone changed a lane's stored place
+	CodeParked       Code = "PARKED"           // changes that were parked before are in the way
+	CodeFull         Code = "EXCEPTIONS_FULL"  // as many changes are parked as may be
 	CodeException    Code = "EXCEPTION"        // any other refusal
 )
 
@@ -85,6 +88,12 @@ func assess(err error) trouble {
 	switch {
 	case errors.Is(err, target.ErrConflict):
 		return trouble{CodeConflict, "the row that holds the key was not written by replication: compare it with the source, then change or remove it on the target"}
+	case errors.Is(err, errConflict):
+		return trouble{CodeConflict, "twinspan conflicts shows the images: make the target's row what the change expects, or set another policy in apply.conflicts"}
+	case errors.Is(err, errFollows), errors.Is(err, errParkedTable):
+		return trouble{CodeParked, "twinspan exceptions list shows them: retry or skip them; this goes on by itself then"}
+	case errors.Is(err, exceptions.ErrFull):
+		return trouble{CodeFull, "mend what parks so many changes and run twinspan exceptions retry --all, or raise apply.exceptions.max"}
 	case errors.Is(err, target.ErrMissing):
 		return trouble{CodeRowMissing, "put the row back on the target as the source had it before this change"}
 	case errors.Is(err, target.ErrTooLarge):

@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/twinspan/twinspan/applier/causality"
+	"github.com/twinspan/twinspan/applier/exceptions"
 	"github.com/twinspan/twinspan/applier/target"
 	"github.com/twinspan/twinspan/change"
 	"github.com/twinspan/twinspan/internal/server"
@@ -27,6 +28,9 @@ type sqlBackend struct {
 	mu      sync.Mutex
 	catalog *target.Catalog // made at the first connection
 	flavor  server.Flavor
+	missing map[*schema.Table]*route // tables that the target has not, of the feeding goroutine
+
+	guard *guard
 
 	ddlDB   *sql.DB
 	runners map[server.Flavor]*target.DDLRunner // by source; of the feeding goroutine
@@ -49,7 +53,8 @@ func newSQLBackend(cfg Config, logger zerolog.Logger) (*sqlBackend, error) {
 	}
 	db.SetMaxIdleConns(2)
 	db.SetConnMaxIdleTime(cfg.Lease / 2)
-	b := &sqlBackend{cfg: cfg, log: logger, db: db, runners: map[server.Flavor]*target.DDLRunner{}}
+	b := &sqlBackend{cfg: cfg, log: logger, db: db, runners: map[server.Flavor]*target.DDLRunner{},
+		missing: map[*schema.Table]*route{}, guard: newGuard(cfg, logger)}
 	if b.ddlDB, err = server.Open(cfg.Target, server.Options{Session: session}); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -333,6 +338,9 @@ func (b *sqlBackend) connect(ctx context.Context) error {
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
+	if err := b.guard.prepare(ctx, b.db); err != nil {
+		return err
+	}
 	b.flavor = info.Flavor
 	b.catalog = target.NewCatalog(info, collations)
 	return nil
@@ -340,6 +348,9 @@ func (b *sqlBackend) connect(ctx context.Context) error {
 
 func (b *sqlBackend) route(ctx context.Context, source *schema.Table) (*route, error) {
 	t, err := b.catalog.Table(ctx, b.db, source.Name)
+	if errors.Is(err, target.ErrNoTable) && b.guard.on(exceptions.MissingTable) {
+		return b.missingRoute(source), nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -354,10 +365,13 @@ func (b *sqlBackend) route(ctx context.Context, source *schema.Table) (*route, e
 	if err != nil {
 		return nil, err
 	}
-	return &route{
+	rt := &route{
 		source: source, plan: plan, free: !in,
 		routing: causality.NewRouting(b.flavor, source, t, rep, in),
-	}, nil
+	}
+	rt.shape = rt.routing.Shape(source, t)
+	delete(b.missing, source)
+	return rt, b.guard.admit(ctx, b.db, rt)
 }
 
 func (b *sqlBackend) forget() { b.catalog.ForgetAll() }
@@ -371,6 +385,9 @@ func (b *sqlBackend) changed(d *change.DDL) (names []schema.Name, all bool) {
 // tells whether there is anything left to do.
 func (b *sqlBackend) ddl(ctx context.Context, epoch uint64, p change.Place, d *change.DDL, source server.Flavor) error {
 	if err := b.inTx(ctx, func(tx *sql.Tx) error { return b.mine(ctx, tx, epoch) }); err != nil {
+		return err
+	}
+	if err := b.guard.mayDDL(ctx, b.db, d); err != nil {
 		return err
 	}
 	r := b.runners[source]

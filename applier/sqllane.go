@@ -18,6 +18,7 @@ type sqlLane struct {
 	stream string
 	index  int
 	epoch  uint64
+	c      careful
 }
 
 func (b *sqlBackend) lane(ctx context.Context, epoch uint64, index int) (laneSession, error) {
@@ -25,7 +26,11 @@ func (b *sqlBackend) lane(ctx context.Context, epoch uint64, index int) (laneSes
 	if err != nil {
 		return nil, err
 	}
-	l := &sqlLane{conn: conn, stream: b.cfg.Stream, index: index, epoch: epoch}
+	l := &sqlLane{conn: conn, stream: b.cfg.Stream, index: index, epoch: epoch, c: careful{g: b.guard, conn: conn}}
+	if err := b.guard.load(ctx, conn); err != nil {
+		l.close()
+		return nil, err
+	}
 	if _, err := conn.ExecContext(ctx, "SET SESSION autocommit = 0"); err != nil {
 		l.close()
 		return nil, err
@@ -88,18 +93,23 @@ func (l *sqlLane) move(ctx context.Context, from, to change.Place) error {
 }
 
 func (l *sqlLane) apply(ctx context.Context, r run) (target.Outcome, error) {
-	return r.route.plan.Apply(ctx, l.conn, r.rows)
+	return l.c.apply(ctx, r, func(ctx context.Context, r run) (target.Outcome, error) {
+		return r.route.plan.Apply(ctx, l.conn, r.rows)
+	})
 }
 
 // commit is the one statement whose failure leaves the outcome open.
 func (l *sqlLane) commit(ctx context.Context) error {
 	if _, err := l.conn.ExecContext(ctx, "COMMIT"); err != nil {
+		l.c.undone() // perhaps it was, and then nobody is told more than the target knows
 		return &commitError{err}
 	}
+	l.c.committed()
 	return nil
 }
 
 func (l *sqlLane) rollback(ctx context.Context) error {
+	l.c.undone()
 	_, err := l.conn.ExecContext(ctx, "ROLLBACK")
 	return err
 }
@@ -113,6 +123,7 @@ func (e *commitError) Unwrap() error { return e.err }
 // reset keeps the connection only where the server certainly rolled back, or
 // does now.
 func (l *sqlLane) reset(ctx context.Context, err error) bool {
+	l.c.undone()
 	var c *commitError
 	if errors.As(err, &c) || server.ErrorNumber(err) == 0 {
 		return false

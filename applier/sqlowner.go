@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/twinspan/twinspan/applier/target"
@@ -65,6 +66,15 @@ func (b *sqlBackend) disown() {
 // another applier has it now is no reason to stop writing before the epoch says so.
 func (b *sqlBackend) hold(ctx context.Context, epoch uint64) error {
 	defer b.disown()
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Add(1)
+	go func() {
+		defer wg.Done()
+		b.guard.tend(ctx, b.db, b.cfg.Owner)
+	}()
+	defer wg.Wait()
+	defer cancel()
 	tick := time.NewTicker(time.Duration(b.cfg.leaseSeconds()) * time.Second / 5)
 	defer tick.Stop()
 	for {

@@ -50,7 +50,7 @@ func (a *Applier) gather(ctx context.Context, p change.Place, rows []change.Row)
 		if g.durable {
 			continue
 		}
-		g.rows = append(g.rows, work{route: rt, row: *r})
+		g.rows = append(g.rows, work{route: rt, row: *r, mark: mark{place, a.from}})
 		g.cost += costOf(r)
 		if g.parts == nil && g.cost < a.cfg.LargeBytes || g.parts != nil && g.cost < a.cfg.BatchBytes {
 			continue

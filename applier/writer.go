@@ -210,8 +210,9 @@ func makeRuns(rows []work) []run {
 	for i, items := range split {
 		runs[i].route = rows[items[0]].route
 		runs[i].rows = make([]change.Row, len(items))
+		runs[i].marks = make([]mark, len(items))
 		for j, at := range items {
-			runs[i].rows[j] = rows[at].row
+			runs[i].rows[j], runs[i].marks[j] = rows[at].row, rows[at].mark
 		}
 	}
 	return runs

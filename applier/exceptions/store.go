@@ -256,3 +256,22 @@ func stamp(v sql.NullString) *time.Time {
 	}
 	return &t
 }
+
+// OtherShapes tells how many changes of a table are parked under keys of another
+// shape.
+func (s *Store) OtherShapes(ctx context.Context, q server.Querier, t schema.Name, shape uint64) (int, error) {
+	var n int
+	err := q.QueryRowContext(ctx, `SELECT COUNT(*) FROM twinspan.exception WHERE stream = ? AND state = 'open' AND table_schema = ? AND table_name = ?
+		AND shape <> 0 AND shape <> ?`, s.Stream, t.Schema, t.Table, shape).Scan(&n)
+	return n, s.wrap("compare keys", err)
+}
+
+// CountOpen tells how many are open.
+func (s *Store) CountOpen(ctx context.Context, q server.Querier) (int64, error) {
+	var n int64
+	err := q.QueryRowContext(ctx, `SELECT open FROM twinspan.exception_lock WHERE stream = ?`, s.Stream).Scan(&n)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	return n, s.wrap("count", err)
+}
