@@ -137,4 +137,3 @@ func (g *guard) retried(result string) {
 	defer g.mu.Unlock()
 	g.tried[result]++
 }
-
