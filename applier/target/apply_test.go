@@ -16,7 +16,7 @@ import (
 
 // TestIntents: what must be so afterwards is so, whatever was there before.
 func TestIntents(t *testing.T) {
-	onEach(t, func(t *testing.T, b *bench) {
+	inBothWays(t, func(t *testing.T, b *bench) {
 		b.exec("CREATE TABLE merged (id INT PRIMARY KEY, v VARCHAR(20))", "CREATE TABLE keyed (id INT PRIMARY KEY, v VARCHAR(20) UNIQUE)")
 		for _, table := range []string{"merged", "keyed"} {
 			t.Run(table, func(t *testing.T) {
@@ -52,7 +52,7 @@ func TestIntents(t *testing.T) {
 }
 
 func TestConflicts(t *testing.T) {
-	onEach(t, func(t *testing.T, b *bench) {
+	inBothWays(t, func(t *testing.T, b *bench) {
 		b.exec("CREATE TABLE u (id INT PRIMARY KEY, u VARCHAR(20), n INT NULL UNIQUE, UNIQUE KEY by_u (u))")
 		p := b.plan("u", "u")
 		b.mustApply(p, p.insert(image(1, "a", nil)...), p.insert(image(2, "b", nil)...))
@@ -85,7 +85,7 @@ func TestConflicts(t *testing.T) {
 
 // TestCollatedIdentities: bytes differ, the database sees one row.
 func TestCollatedIdentities(t *testing.T) {
-	onEach(t, func(t *testing.T, b *bench) {
+	inBothWays(t, func(t *testing.T, b *bench) {
 		b.exec("CREATE TABLE c (k VARCHAR(20) COLLATE utf8mb4_general_ci PRIMARY KEY, v INT)")
 		p := b.plan("c", "c")
 		b.mustApply(p, p.insert(image("a", 1)...))
@@ -112,7 +112,7 @@ func TestCollatedIdentities(t *testing.T) {
 }
 
 func TestMultiset(t *testing.T) {
-	onEach(t, func(t *testing.T, b *bench) {
+	inBothWays(t, func(t *testing.T, b *bench) {
 		b.exec("CREATE TABLE m (a INT, s VARCHAR(20) COLLATE utf8mb4_general_ci, f DOUBLE)")
 		p := b.plan("m", "m")
 		if p.Identity() != nil {
@@ -141,7 +141,7 @@ func TestMultiset(t *testing.T) {
 
 // TestData: a batch with a bad row names that row.
 func TestBadRowIsFound(t *testing.T) {
-	onEach(t, func(t *testing.T, b *bench) {
+	inBothWays(t, func(t *testing.T, b *bench) {
 		b.exec("CREATE TABLE src (id INT PRIMARY KEY, d DATETIME, v INT)", "CREATE TABLE dst (id INT PRIMARY KEY, d DATETIME, v INT)",
 			"CREATE TABLE many (id INT, d DATETIME, v INT)", "CREATE TABLE uk (id INT PRIMARY KEY, d DATETIME, v INT, UNIQUE (v))")
 		for _, dst := range []string{"dst", "many", "uk"} {
@@ -169,7 +169,7 @@ func TestBadRowIsFound(t *testing.T) {
 }
 
 func TestErrorValue(t *testing.T) {
-	onEach(t, func(t *testing.T, b *bench) {
+	inBothWays(t, func(t *testing.T, b *bench) {
 		b.exec("CREATE TABLE e (id INT PRIMARY KEY, e ENUM('a','b') NOT NULL)", "CREATE TABLE n (id INT, e ENUM('a','b'))")
 		zero := change.OrdinalOf(0)
 		for _, table := range []string{"e", "n"} {
@@ -185,7 +185,7 @@ func TestErrorValue(t *testing.T) {
 }
 
 func TestOddNamesAndColumns(t *testing.T) {
-	onEach(t, func(t *testing.T, b *bench) {
+	inBothWays(t, func(t *testing.T, b *bench) {
 		name := "we`ird 'x\" 订单 select"
 		q := server.QuoteName(name)
 		extra := "`inv` INT INVISIBLE DEFAULT 5,"
@@ -219,7 +219,7 @@ func TestOddNamesAndColumns(t *testing.T) {
 }
 
 func TestForeignKeys(t *testing.T) {
-	onEach(t, func(t *testing.T, b *bench) {
+	inBothWays(t, func(t *testing.T, b *bench) {
 		b.exec("CREATE TABLE parent (id INT PRIMARY KEY, v INT)", "CREATE TABLE child (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES parent (id) ON DELETE CASCADE)",
 			"CREATE TABLE other (id INT PRIMARY KEY)", "CREATE DATABASE "+b.schema+"x", "CREATE TABLE "+b.schema+"x.far (id INT PRIMARY KEY, c INT, FOREIGN KEY (c) REFERENCES "+b.schema+".child (id))")
 		defer b.exec("DROP DATABASE " + b.schema + "x")
@@ -282,7 +282,7 @@ func TestPacketLimit(t *testing.T) {
 }
 
 func TestIncompatible(t *testing.T) {
-	onEach(t, func(t *testing.T, b *bench) {
+	inBothWays(t, func(t *testing.T, b *bench) {
 		n := 0
 		for _, c := range []struct{ src, dst, want string }{
 			{"v INT", "v BIGINT", ""}, {"v INT UNSIGNED", "v BIGINT", ""}, {"v INT UNSIGNED", "v INT", "v"}, {"v BIGINT", "v INT", "v"}, {"v INT NULL", "v INT NOT NULL", "v"},
@@ -318,7 +318,7 @@ func TestIncompatible(t *testing.T) {
 }
 
 func TestOddKeys(t *testing.T) {
-	onEach(t, func(t *testing.T, b *bench) {
+	inBothWays(t, func(t *testing.T, b *bench) {
 		if b.info.Flavor == server.MariaDB {
 			b.exec("CREATE TABLE per (id INT, s DATE, e DATE, PERIOD FOR p (s, e), PRIMARY KEY (id, p WITHOUT OVERLAPS))",
 				"CREATE TABLE hashed (id INT PRIMARY KEY, b BLOB, UNIQUE (b))")
@@ -360,7 +360,7 @@ func TestOddKeys(t *testing.T) {
 // TestManyUpdatesNeverHitAnotherRow: a missing row whose unique value another row
 // holds is a conflict, whether it comes alone or among others.
 func TestManyUpdatesNeverHitAnotherRow(t *testing.T) {
-	onEach(t, func(t *testing.T, b *bench) {
+	inBothWays(t, func(t *testing.T, b *bench) {
 		b.exec("CREATE TABLE u (id INT PRIMARY KEY, u INT UNIQUE, v INT)")
 		p := b.plan("u", "u")
 		var rows []change.Row
@@ -394,7 +394,7 @@ func TestManyUpdatesNeverHitAnotherRow(t *testing.T) {
 // Two spellings of one key in a merged run: the one that ends dead takes the row
 // of the one that ends alive, and that is no surprise.
 func TestCollapseOfOneKeyInTwoSpellings(t *testing.T) {
-	onEach(t, func(t *testing.T, b *bench) {
+	inBothWays(t, func(t *testing.T, b *bench) {
 		b.exec("CREATE TABLE spelled (k VARCHAR(5) COLLATE utf8mb4_general_ci PRIMARY KEY, v INT)")
 		p := b.plan("spelled", "spelled")
 		b.mustApply(p, p.insert(image("a", 1)...))
@@ -409,7 +409,7 @@ func TestCollapseOfOneKeyInTwoSpellings(t *testing.T) {
 // TestRandomHistories applies random valid histories in random runs, and compares
 // with the table the history was made on.
 func TestRandomHistories(t *testing.T) {
-	onEach(t, func(t *testing.T, b *bench) {
+	inBothWays(t, func(t *testing.T, b *bench) {
 		for n, def := range []string{
 			"id INT PRIMARY KEY, u INT, v INT",
 			"id INT PRIMARY KEY, u INT UNIQUE, v INT",

@@ -19,14 +19,13 @@ type Run struct {
 	Rows []change.Row
 }
 
-// Writer writes runs over one session in the fastest way that the session and
-// the tables allow: as row events, which the server carries out with the code of
-// its own replication, or as SQL. One goroutine uses it.
+// Writer writes runs over one session as row events, which the server carries
+// out with the code of its own replication. One goroutine uses it.
 //
 // A row event does exactly what its source did or fails: an INSERT whose row is
 // there, an UPDATE or DELETE whose row is not, a unique key that is taken.
-// Whatever fails is undone and done again in SQL, which looks at what is in the
-// way; so doubts are told as exactly as without row events.
+// Whatever fails is undone, for the caller to do it again in SQL, which looks at
+// what is in the way; so doubts are told as exactly as without row events.
 type Writer struct {
 	conn   Execer
 	why    string // why the session takes no row events; "" when it does
@@ -51,8 +50,8 @@ type Writer struct {
 // third in base64.
 const eventBytes = 1 << 20
 
-// NewWriter prepares a session from OpenSession. Where it may not use row events
-// the writer uses SQL; Reason tells why.
+// NewWriter prepares a session from OpenSession, outside a transaction. Where it
+// may not use row events, Together answers 0, and Reason tells why.
 func NewWriter(ctx context.Context, conn Execer, info server.Info) (*Writer, error) {
 	w := &Writer{conn: conn, ids: map[*Plan]uint32{}}
 	err := w.prepare(ctx, info)
@@ -119,47 +118,52 @@ func (w *Writer) Reason() string { return w.why }
 // errDoubt: row events were refused, for a reason that SQL will tell exactly.
 var errDoubt = errors.New("row events refused")
 
-// Apply is Plan.Apply for each of the runs in order, in the caller's open
-// transaction. Errors' indexes are into the rows of the run at fault.
-func (w *Writer) Apply(ctx context.Context, runs []Run) (Outcome, error) {
-	if w.why == "" && w.rest == 0 && w.worthwhile(runs) {
-		out, err := w.applyNative(ctx, runs)
-		switch {
-		case err == nil:
-			w.wait = 0
-			return out, nil
-		case !errors.Is(err, errDoubt):
-			return out, err
-		}
-		w.doubt = err
-		// Doubts come in company: SQL alone for a while.
-		w.wait = min(2*w.wait+1, 256)
-		w.rest = w.wait
-		if _, err := w.conn.ExecContext(ctx, "ROLLBACK TO SAVEPOINT twinspan"); err != nil {
-			return Outcome{}, fmt.Errorf("undo row events: %w", err)
-		}
-	} else if w.rest > 0 {
+// Try writes runs that Together has counted as row events, in order, in the
+// caller's open transaction. done is false where they were refused, or should
+// not be tried just now; then nothing of them is applied, and Plan.Apply says
+// exactly what is in the way.
+func (w *Writer) Try(ctx context.Context, runs []Run) (sum Outcome, done bool, err error) {
+	if w.why != "" || len(runs) == 0 {
+		return sum, false, nil
+	}
+	if w.rest > 0 {
 		w.rest--
+		return sum, false, nil
 	}
-	var sum Outcome
-	for i := range runs {
-		out, err := runs[i].Plan.Apply(ctx, w.conn, runs[i].Rows)
-		sum.Add(out)
-		if err != nil {
-			return sum, err
-		}
+	sum.Statements++
+	if _, err := w.conn.ExecContext(ctx, "SAVEPOINT twinspan"); err != nil {
+		return sum, false, err
 	}
-	return sum, nil
+	switch err := w.write(ctx, runs, &sum); {
+	case err == nil:
+		w.wait = 0
+		return sum, true, nil
+	case !errors.Is(err, errDoubt):
+		return sum, false, err
+	default:
+		w.doubt = err
+	}
+	// Doubts come in company: SQL alone for a while.
+	w.wait = min(2*w.wait+1, 256)
+	w.rest = w.wait
+	if _, err := w.conn.ExecContext(ctx, "ROLLBACK TO SAVEPOINT twinspan"); err != nil {
+		return Outcome{}, false, fmt.Errorf("undo row events: %w", err)
+	}
+	return Outcome{Statements: sum.Statements + 1}, false, nil
 }
 
-// worthwhile: some run can go as row events.
-func (w *Writer) worthwhile(runs []Run) bool {
+// Doubt is why row events were last refused; nil: they never were.
+func (w *Writer) Doubt() error { return w.doubt }
+
+func (w *Writer) write(ctx context.Context, runs []Run, sum *Outcome) error {
+	w.reset()
+	w.tables(runs)
 	for i := range runs {
-		if len(runs[i].Rows) > 0 && runs[i].Plan.eventful(runs[i].Rows[0].Flags) {
-			return true
+		if err := w.run(ctx, runs[i], sum); err != nil {
+			return err
 		}
 	}
-	return false
+	return w.flush(ctx, sum)
 }
 
 // eventful: rows with these flags can be written as row events. Where the target
@@ -168,63 +172,38 @@ func (p *Plan) eventful(flags change.Flags) bool {
 	return p.events != nil && (len(p.table.Children) == 0 || !p.enforces(flags))
 }
 
-func (w *Writer) applyNative(ctx context.Context, runs []Run) (sum Outcome, err error) {
-	sum.Statements++
-	if _, err := w.conn.ExecContext(ctx, "SAVEPOINT twinspan"); err != nil {
-		return sum, err
-	}
-	w.reset()
-	for len(runs) > 0 {
-		n := w.together(runs)
-		if n == 0 {
-			out, err := runs[0].Plan.Apply(ctx, w.conn, runs[0].Rows)
-			sum.Add(out)
-			if err != nil {
-				return sum, err
-			}
-			runs = runs[1:]
-			continue
-		}
-		for i := range n {
-			if err := w.run(ctx, runs[i], &sum); err != nil {
-				return sum, err
-			}
-		}
-		if err := w.flush(ctx, &sum); err != nil {
-			return sum, err
-		}
-		runs = runs[n:]
-	}
-	return sum, nil
-}
+// bare: rows with these flags are written without foreign key checks.
+func (p *Plan) bare(flags change.Flags) bool { return p.hasParent && !p.enforces(flags) }
 
-// tablesMost of one statement.
+// tablesMost bounds the tables that one statement names.
 const tablesMost = 64
 
-// together says how many runs, from the first on, can share statements, and sets
-// their tables up.
-func (w *Writer) together(runs []Run) int {
-	w.plans = w.plans[:0]
-	clear(w.ids)
+// Together says how many runs, from the first on, can be given to Try at once; 0:
+// the first must go by Plan.Apply. Every run has rows.
+func (w *Writer) Together(runs []Run) int {
+	if w.why != "" {
+		return 0
+	}
 	for n, r := range runs {
-		if len(r.Rows) == 0 {
-			continue
-		}
 		flags := r.Rows[0].Flags
-		bare := r.Plan.hasParent && !r.Plan.enforces(flags)
-		if !r.Plan.eventful(flags) || len(w.plans) > 0 && bare != w.bare {
+		if n == tablesMost || !r.Plan.eventful(flags) || r.Plan.bare(flags) != runs[0].Plan.bare(runs[0].Rows[0].Flags) {
 			return n
 		}
+	}
+	return len(runs)
+}
+
+// tables sets up the tables of runs.
+func (w *Writer) tables(runs []Run) {
+	w.plans = w.plans[:0]
+	clear(w.ids)
+	for _, r := range runs {
 		if _, known := w.ids[r.Plan]; !known {
-			if len(w.plans) == tablesMost {
-				return n
-			}
 			w.plans = append(w.plans, r.Plan)
 			w.ids[r.Plan] = uint32(len(w.plans))
 		}
-		w.bare = bare
 	}
-	return len(runs)
+	w.bare = runs[0].Plan.bare(runs[0].Rows[0].Flags)
 }
 
 // run builds the events of one run.

@@ -1,0 +1,158 @@
+package target
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"testing"
+
+	"github.com/twinspan/twinspan/change"
+	"github.com/twinspan/twinspan/internal/server"
+)
+
+// TestRowEventsLeaveNoTrace: a session is after row events what it was before, and
+// what the target logs of them is its own: its server id, the next GTID of its
+// own, all columns in both images.
+func TestRowEventsLeaveNoTrace(t *testing.T) {
+	onEach(t, func(t *testing.T, b *bench) {
+		ctx := context.Background()
+		b.events = true
+		b.exec("CREATE TABLE p (id INT PRIMARY KEY)", "CREATE TABLE n (id INT AUTO_INCREMENT PRIMARY KEY, v VARCHAR(20), p INT, FOREIGN KEY (p) REFERENCES p (id))")
+		if _, err := b.apply(b.plan("n", "n"), change.Row{}); err == nil {
+			t.Error("a row without images was applied")
+		}
+		const session = "SELECT @@foreign_key_checks, @@unique_checks, @@sql_mode, @@time_zone, @@autocommit, @@server_id, @@character_set_client, @@sql_log_bin"
+		before := b.rows(session)
+		p := b.plan("n", "n")
+		rows := []change.Row{p.insert(image(0, "zero", nil)...), p.insert(image(40, "x", 7)...), p.update(image(40, "x", 7), image(41, "x", 7)), p.remove(image(0, "zero", nil)...)}
+		for i := range rows {
+			rows[i].Flags = change.NoForeignKeyChecks
+		}
+		b.exec("FLUSH BINARY LOGS")
+		if out := b.mustApply(p, rows...); out.Inserted != 2 || out.Updated != 1 || out.Deleted != 1 || out.Statements > 4 {
+			t.Errorf("%+v", out)
+		}
+		b.want("SELECT * FROM n", "41|x|7")
+		if after := b.rows(session); after[0] != before[0] {
+			t.Errorf("the session was %s and is %s", before, after)
+		}
+		// The next row gets a number of its own, and foreign keys are checked.
+		b.exec("INSERT INTO n (v) VALUES ('next')")
+		b.want("SELECT id > 41 FROM n WHERE v = 'next'", "1")
+		if _, err := b.conn.ExecContext(ctx, "INSERT INTO n VALUES (100, 'orphan', 8)"); server.ErrorNumber(err) != 1452 {
+			t.Errorf("a row without its parent: %v", err)
+		}
+		if _, err := b.apply(p, p.insert(image(101, "orphan", 9)...)); err == nil || !strings.Contains(err.Error(), "foreign key") {
+			t.Errorf("a row event without its parent: %v", err)
+		}
+		own := b.rows("SELECT @@server_id")[0]
+		for _, e := range b.loggedEvents() {
+			if fmt.Sprint(e.server) != own {
+				t.Errorf("event %d by server %d, this is %s", e.typ, e.server, own)
+			}
+			if e.typ == 160 { // annotation
+				t.Error("the statement's text was logged beside its events")
+			}
+		}
+	})
+}
+
+type loggedEvent struct {
+	typ    byte
+	server uint32
+}
+
+// loggedEvents are the row events, table maps and annotations of the newest binlog.
+func (b *bench) loggedEvents() (out []loggedEvent) {
+	b.t.Helper()
+	files, err := filepath.Glob(filepath.Join(b.server.Dir, "data", "binlog.[0-9]*[0-9]"))
+	if err != nil || len(files) == 0 {
+		b.t.Fatalf("no binlog in %s: %v", b.server.Dir, err)
+	}
+	sort.Strings(files)
+	data, err := os.ReadFile(files[len(files)-1])
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	rows := 0
+	for at := 4; at+19 <= len(data); {
+		size := int(binary.LittleEndian.Uint32(data[at+9:]))
+		if size < 19 || at+size > len(data) {
+			break
+		}
+		switch typ := data[at+4]; typ {
+		case 19, 23, 24, 25, 30, 31, 32:
+			out = append(out, loggedEvent{typ, binary.LittleEndian.Uint32(data[at+5:])})
+			if typ != 19 {
+				rows++
+			}
+		}
+		if rows > 4 { // what this test applied; the statements after it are annotated
+			break
+		}
+		at += size
+	}
+	if rows == 0 {
+		b.t.Fatal("no row events were logged")
+	}
+	return out
+}
+
+// TestRowEventsOfManyTables: the runs of a batch share a statement, whatever was
+// in the way of one of them is undone for all, and after a doubt SQL goes on for a
+// while.
+func TestRowEventsOfManyTables(t *testing.T) {
+	onEach(t, func(t *testing.T, b *bench) {
+		ctx := context.Background()
+		b.exec("CREATE TABLE a (id INT PRIMARY KEY, v INT)", "CREATE TABLE b (id INT PRIMARY KEY, u INT UNIQUE)", "CREATE TABLE c (id INT, v INT)")
+		pa, pb, pc := b.plan("a", "a"), b.plan("b", "b"), b.plan("c", "c")
+		w, err := NewWriter(ctx, b.conn, b.info)
+		if err != nil || w.Reason() != "" {
+			t.Fatal(w.Reason(), err)
+		}
+		try := func(runs ...Run) (Outcome, bool) {
+			t.Helper()
+			b.exec("BEGIN")
+			out, done, err := w.Try(ctx, runs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.exec("COMMIT")
+			return out, done
+		}
+		first := []Run{
+			{pa, []change.Row{pa.insert(image(1, 1)...), pa.update(image(1, 1), image(1, 2)), pa.insert(image(2, 2)...)}},
+			{pb, []change.Row{pb.insert(image(1, 1)...), pb.update(image(1, 1), image(1, 2)), pb.insert(image(2, 1)...)}},
+			{pa, []change.Row{pa.remove(image(2, 2)...), pa.insert(image(3, 3)...)}},
+			{pc, []change.Row{pc.insert(image(1, 1)...)}},
+		}
+		if n := w.Together(first); n != 3 {
+			t.Fatalf("%d runs together", n)
+		}
+		if out, done := try(first[:3]...); !done || out.Inserted != 5 || out.Updated != 2 || out.Deleted != 1 || out.Statements != 2 {
+			t.Fatalf("%v %+v: %v", done, out, w.Doubt())
+		}
+		b.want("SELECT * FROM a ORDER BY id", "1|2", "3|3")
+		b.want("SELECT * FROM b ORDER BY id", "1|2", "2|1")
+		doubtful := []Run{
+			{pa, []change.Row{pa.insert(image(9, 9)...)}},
+			{pb, []change.Row{pb.insert(image(3, 3)...), pb.insert(image(4, 2)...)}},
+		}
+		if _, done := try(doubtful...); done || w.Doubt() == nil {
+			t.Fatal("a unique key was taken, and nobody said so")
+		}
+		b.want("SELECT COUNT(*) FROM a", "2")
+		b.want("SELECT COUNT(*) FROM b", "2")
+		good := Run{pa, []change.Row{pa.insert(image(5, 5)...)}}
+		if _, done := try(good); done {
+			t.Error("row events right after a doubt")
+		}
+		if _, done := try(good); !done {
+			t.Error("no row events any more")
+		}
+	})
+}
