@@ -97,6 +97,10 @@ bench-log: build go-version ## the replicated log beside JetStream R3, and its o
 	@GO=$(GO) scripts/nats.sh
 	$(GO) run ./test/bench $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(SPELL),-spell $(SPELL)) $(if $(ONLY),-only $(ONLY)) $(if $(PROFILE),-profile $(PROFILE)) log
 
+.PHONY: bench-lag
+bench-lag: build servers ## end-to-end latency at 1,000 transactions/s beside native replication (ROUNDS, SPELL, DELAYS, ATOMICITY)
+	$(GO) run ./test/bench $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(SPELL),-spell $(SPELL)) $(if $(DELAYS),-delays $(DELAYS)) $(if $(ATOMICITY),-atomicity $(ATOMICITY)) lag
+
 .PHONY: fuzz
 fuzz: go-version ## every fuzz target for FUZZTIME (PKG, FUZZTIME)
 	@GO=$(GO) scripts/fuzz.sh $(FUZZTIME) $(PKG)

@@ -2,7 +2,7 @@
 // twinspan to it, from one run in which both take turns on the same machine.
 //
 //	go run ./test/bench            all of it
-//	go run ./test/bench apply      one part: decode, append, apply or log
+//	go run ./test/bench apply      one part: decode, append, apply, log or lag
 //	go run ./test/bench -workload b,c -flavor mariadb1011 -scale 0.2 apply
 package main
 
@@ -48,17 +48,21 @@ func main() {
 	flag.StringVar(&s.journal, "dir", "", "folder for the journals of the append and log parts (default: a temporary one)")
 	l := logSettings{}
 	flag.IntVar(&l.window, "window", 1024, "entries in flight in the log part's comparison")
-	flag.DurationVar(&l.spell, "spell", 5*time.Second, "how long each measurement of the log part takes")
+	flag.DurationVar(&l.spell, "spell", 5*time.Second, "how long each measurement of the log and lag parts takes")
 	flag.IntVar(&l.segments, "segments", 10000, "closed segments of the log part's cold start")
 	flag.StringVar(&l.only, "only", "", "of the log part: compare, streams, cities, recovery, cold, separated by commas (default: all)")
 	flag.StringVar(&l.profile, "profile", "", "`folder` for CPU profiles of our side of the log part's comparison")
+	g := lagSettings{}
+	flag.IntVar(&g.rate, "rate", 1000, "transactions a second of the lag part")
+	flag.StringVar(&g.delays, "delays", "0s,30ms", "round trips between the cities of the lag part, a comma list")
+	flag.StringVar(&g.atomicity, "atomicity", "row", "of the lag part: row or transaction")
 	flag.Parse()
 	var err error
 	if s.flavor, err = mysqltest.ParseFlavor(*flavor); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(2)
 	}
-	l.settings = s
+	l.settings, g.settings, g.spell = s, s, l.spell
 	parts := flag.Args()
 	if len(parts) == 0 {
 		parts = []string{"decode", "append", "apply"}
@@ -66,6 +70,7 @@ func main() {
 	all := map[string]func(context.Context, settings) error{
 		"decode": decode, "append": appendEntries, "apply": apply,
 		"log": func(ctx context.Context, _ settings) error { return benchLog(ctx, l) },
+		"lag": func(ctx context.Context, _ settings) error { return lag(ctx, g) },
 	}
 	if len(parts) > 1 && parts[0] == childWriter {
 		if err := childMain(s, parts[1], parts[2:]); err != nil {
@@ -79,7 +84,7 @@ func main() {
 	for _, p := range parts {
 		f, ok := all[p]
 		if !ok {
-			fmt.Fprintf(os.Stderr, "bench: no part %q: decode, append, apply or log\n", p)
+			fmt.Fprintf(os.Stderr, "bench: no part %q: decode, append, apply, log or lag\n", p)
 			os.Exit(2)
 		}
 		if err := f(ctx, s); err != nil {
