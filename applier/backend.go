@@ -52,9 +52,9 @@ type laneSession interface {
 	// move opens a transaction and moves the lane's place from one to the other
 	// in it. Fails with ErrFenced, errPlace.
 	move(ctx context.Context, from, to change.Place) error
-	// apply applies a run in the open transaction. After an error the
-	// transaction holds an unknown part of it.
-	apply(ctx context.Context, r run) (target.Outcome, error)
+	// apply applies runs in order in the open transaction. After an error the
+	// transaction holds an unknown part of them.
+	apply(ctx context.Context, runs []run) (target.Outcome, error)
 	// commit ends the transaction. After an error nothing of it is applied, or
 	// all of it is: places tells.
 	commit(ctx context.Context) error

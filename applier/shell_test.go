@@ -297,7 +297,18 @@ func (l *hostileLane) look(id int64) (string, bool) {
 	return v, ok
 }
 
-func (l *hostileLane) apply(_ context.Context, r run) (target.Outcome, error) {
+func (l *hostileLane) apply(_ context.Context, runs []run) (sum target.Outcome, err error) {
+	for _, r := range runs {
+		out, err := l.applyRun(r)
+		sum.Add(out)
+		if err != nil {
+			return sum, err
+		}
+	}
+	return sum, nil
+}
+
+func (l *hostileLane) applyRun(r run) (target.Outcome, error) {
 	c := l.c
 	c.mu.Lock()
 	defer c.mu.Unlock()

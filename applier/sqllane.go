@@ -19,6 +19,8 @@ type sqlLane struct {
 	index  int
 	epoch  uint64
 	c      careful
+	events *target.Writer
+	batch  []target.Run // reused
 }
 
 func (b *sqlBackend) lane(ctx context.Context, epoch uint64, index int) (laneSession, error) {
@@ -30,6 +32,13 @@ func (b *sqlBackend) lane(ctx context.Context, epoch uint64, index int) (laneSes
 	if err := b.guard.load(ctx, conn); err != nil {
 		l.close()
 		return nil, err
+	}
+	if l.events, err = target.NewWriter(ctx, conn, b.catalog.Info()); err != nil {
+		l.close()
+		return nil, err
+	}
+	if why := l.events.Reason(); why != "" && index == 0 {
+		b.log.Warn().Str("why", why).Msg("rows are written as SQL statements: row events would be faster")
 	}
 	if _, err := conn.ExecContext(ctx, "SET SESSION autocommit = 0"); err != nil {
 		l.close()
@@ -92,10 +101,47 @@ func (l *sqlLane) move(ctx context.Context, from, to change.Place) error {
 	return nil
 }
 
-func (l *sqlLane) apply(ctx context.Context, r run) (target.Outcome, error) {
-	return l.c.apply(ctx, r, func(ctx context.Context, r run) (target.Outcome, error) {
-		return r.route.plan.Apply(ctx, l.conn, r.rows)
-	})
+// apply: what goes as row events goes in one statement, and by SQL where that was
+// refused; the others run by run.
+func (l *sqlLane) apply(ctx context.Context, runs []run) (sum target.Outcome, err error) {
+	for len(runs) > 0 {
+		l.batch = l.batch[:0]
+		for _, r := range runs {
+			if !l.c.plain(r) {
+				break
+			}
+			l.batch = append(l.batch, target.Run{Plan: r.route.plan, Rows: r.rows})
+		}
+		exactly := 1
+		if n := l.events.Together(l.batch); n > 0 {
+			out, done, err := l.events.Try(ctx, l.batch[:n])
+			sum.Add(out)
+			if err != nil {
+				return sum, err
+			}
+			if done {
+				runs = runs[n:]
+				continue
+			}
+			exactly = n
+		}
+		for _, r := range runs[:exactly] {
+			out, err := l.c.apply(ctx, r, func(ctx context.Context, r run) (target.Outcome, error) {
+				return r.route.plan.Apply(ctx, l.conn, r.rows)
+			})
+			sum.Add(out)
+			if err != nil {
+				return sum, err
+			}
+		}
+		runs = runs[exactly:]
+	}
+	return sum, nil
+}
+
+// plain: nothing asks for a look at the target before the run's rows are written.
+func (c *careful) plain(r run) bool {
+	return len(r.rows) > 0 && r.route.plan != nil && c.g.hinted.Load() == 0 && !c.g.policies.Compares(r.route.plan.Table().Name)
 }
 
 // commit is the one statement whose failure leaves the outcome open.

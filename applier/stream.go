@@ -83,18 +83,16 @@ func (w *laneWriter) streamed(ctx context.Context, p *parts) error {
 		}
 		w.a.brake.wait(ctx)
 		w.a.brake.took(len(part))
-		for _, r := range makeRuns(part) {
-			var o target.Outcome
-			err := within(ctx, streamTries, func(ctx context.Context) (err error) {
-				o, err = w.session.apply(ctx, r)
-				return err
-			})
-			if err != nil {
-				w.close()
-				return err
-			}
-			w.a.count(o)
+		var o target.Outcome
+		err := within(ctx, streamTries, func(ctx context.Context) (err error) {
+			o, err = w.session.apply(ctx, makeRuns(part))
+			return err
+		})
+		if err != nil {
+			w.close()
+			return err
 		}
+		w.a.count(o)
 	}
 	err := within(ctx, streamTries, func(ctx context.Context) error {
 		if err := w.session.move(ctx, w.stored, p.end); err != nil {

@@ -118,14 +118,7 @@ func (w *laneWriter) execute(ctx context.Context, to change.Place, runs []run) (
 	if err := w.session.move(ctx, w.stored, to); err != nil {
 		return sum, err
 	}
-	for i := range runs {
-		o, err := w.session.apply(ctx, runs[i])
-		if err != nil {
-			return sum, err
-		}
-		sum.Add(o)
-	}
-	return sum, nil
+	return w.session.apply(ctx, runs)
 }
 
 // open makes sure of a session. A new one first asks where the lanes stand: the
