@@ -22,6 +22,7 @@ type careful struct {
 	// What the open transaction holds, told when it is committed.
 	records []conflicts.Record
 	parked  map[exceptions.Cause]int64
+	late    []uint64 // of a seeded bug
 	// idle: until then the source wins without a look at each row, so that a
 	// target full of differences costs at most a fifth more time.
 	idle time.Time
@@ -33,7 +34,7 @@ type write func(ctx context.Context, r run) (target.Outcome, error)
 // apply applies a run in the open transaction.
 func (c *careful) apply(ctx context.Context, r run, fast write) (target.Outcome, error) {
 	var out target.Outcome
-	if c.g.hinted.Load() > 0 {
+	if c.g.hinted.Load() > 0 && !c.g.faults.noFollow {
 		var err error
 		if r, err = c.follow(ctx, r); err != nil {
 			return out, err
@@ -145,7 +146,7 @@ func record(r run, i int, k target.Kind, present []change.Value, action string) 
 func (c *careful) oneByOne(ctx context.Context, r run) (sum target.Outcome, err error) {
 	for i := range r.rows {
 		one := run{route: r.route, rows: r.rows[i : i+1], marks: r.marks[i : i+1]}
-		if c.g.hinted.Load() > 0 {
+		if c.g.hinted.Load() > 0 && !c.g.faults.noFollow {
 			if one, err = c.follow(ctx, one); err != nil {
 				return sum, err
 			}
@@ -356,6 +357,13 @@ func (c *careful) store(ctx context.Context, r run, i int, cause exceptions.Caus
 	if from := r.marks[i].from; from != nil {
 		x.GTID, x.Commit = from.gtid, from.commit
 	}
+	switch f := c.g.faults; {
+	case f.onlyHeads && behind != 0:
+		x.Keys = keys[:1]
+	case f.lateHint:
+		c.late = append(c.late, keys...)
+		return c.g.store.Park(ctx, c.conn, x)
+	}
 	c.g.hint(keys)
 	return c.g.store.Park(ctx, c.conn, x)
 }
@@ -366,10 +374,13 @@ func (c *careful) committed() {
 	for cause, n := range c.parked {
 		c.g.count(cause, n)
 	}
+	if c.late != nil {
+		c.g.hint(c.late)
+	}
 	c.undone()
 }
 
 // undone forgets it.
 func (c *careful) undone() {
-	c.records, c.parked = nil, nil
+	c.records, c.parked, c.late = nil, nil, nil
 }

@@ -309,7 +309,12 @@ func (s *Store) chain(ctx context.Context, conn *sql.Conn, codecs map[schema.Fin
 		}
 		out = append(out, some...)
 	}
-	slices.SortFunc(out, func(a, b stored) int { return a.Place.Compare(b.Place) })
+	slices.SortFunc(out, func(a, b stored) int {
+		if s.ByNumber {
+			return int(a.ID - b.ID)
+		}
+		return a.Place.Compare(b.Place)
+	})
 	return out, nil
 }
 
