@@ -1,29 +1,17 @@
-package causality
+package oracle
 
 import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"testing"
-	"time"
 
+	"github.com/twinspan/twinspan/applier/causality"
 	"github.com/twinspan/twinspan/applier/internal/history"
 	"github.com/twinspan/twinspan/change"
 	"github.com/twinspan/twinspan/internal/server"
 	"github.com/twinspan/twinspan/schema"
 )
-
-// wholeBug is a rule of applying whole transactions that a test turns off.
-type wholeBug struct {
-	name   string
-	mode   Mode
-	faults Faults
-	half   bool // a transaction is dispatched in two halves
-	apart  bool // the place is stored before the rows, in a transaction of its own
-	behind bool // the place is stored after the rows, in a transaction of its own
-	blind  bool // after a crash each lane skips by its own place, though any lane may have had it
-}
 
 // transaction is what a lane gets.
 type transaction struct {
@@ -36,9 +24,10 @@ type transaction struct {
 // are looked up, it is committed, the lane hears of that.
 type wholeMachine struct {
 	*rand.Rand
-	bug      wholeBug
+	bug      Bug
+	mode     causality.Mode
 	log      []transaction
-	routings []*Routing
+	routings []*causality.Routing
 	states   map[change.Place]string // what the source held after each transaction
 
 	// Durable.
@@ -47,9 +36,9 @@ type wholeMachine struct {
 	floor change.Place
 
 	sched interface {
-		Add(change.Place, Footprint, int, int64, transaction) (int, bool)
+		Add(change.Place, causality.Footprint, int, int64, transaction) (int, bool)
 		Pass(int64) int64
-		Take(int, Limits) ([]Item[transaction], int)
+		Take(int, causality.Limits) ([]causality.Item[transaction], int)
 		Turn(int) bool
 		Done(int)
 		Raise(change.Place)
@@ -57,7 +46,7 @@ type wholeMachine struct {
 		Idle() bool
 		Low() int64
 		Load() int64
-		SetFaults(Faults)
+		SetFaults(causality.Faults)
 	}
 	hands []*hand // by lane; nil: empty
 	next  int
@@ -65,23 +54,21 @@ type wholeMachine struct {
 		seq   int64
 		place change.Place
 	}
-	stats *wholeStats
+	stats *Stats
 }
 
 type hand struct {
-	batch    []Item[transaction]
+	batch    []causality.Item[transaction]
 	executed bool
 	durable  bool
 }
-
-type wholeStats struct{ crashes, commits, groups, waits int }
 
 func (m *wholeMachine) restart(lanes int) {
 	m.next, m.ends = 0, nil
 	for m.next < len(m.log) && m.log[m.next].end.Compare(m.floor) <= 0 {
 		m.next++
 	}
-	top := Start
+	top := causality.Start
 	for _, p := range m.lanes {
 		if p.Compare(top) > 0 {
 			top = p
@@ -90,10 +77,10 @@ func (m *wholeMachine) restart(lanes int) {
 	if top.Compare(m.floor) <= 0 { // no lane is ahead
 		m.lanes = slices.Repeat([]change.Place{m.floor}, lanes)
 	}
-	if m.bug.mode == Ordered && !m.bug.blind {
-		m.sched = NewSequence[transaction](m.lanes)
+	if m.mode == causality.Ordered && !m.bug.blind {
+		m.sched = causality.NewSequence[transaction](m.lanes)
 	} else {
-		m.sched = New[transaction](m.lanes)
+		m.sched = causality.New[transaction](m.lanes)
 	}
 	m.sched.Raise(m.floor)
 	m.sched.SetFaults(m.bug.faults)
@@ -109,7 +96,7 @@ func (m *wholeMachine) dispatch() error {
 		parts = []transaction{{t.steps[:n/2], middle}, {t.steps[n/2:], t.end}}
 	}
 	for _, p := range parts {
-		var f Footprint
+		var f causality.Footprint
 		for i, s := range p.steps {
 			one, err := m.routings[s.Table].Footprint(nil, s.Row)
 			if err != nil {
@@ -136,13 +123,13 @@ func (m *wholeMachine) dispatch() error {
 
 // execute looks up what the batch changes, as it is now; commit makes the
 // changes visible.
-func (m *wholeMachine) run(db *history.Database, batch []Item[transaction]) (*history.Database, error) {
+func (m *wholeMachine) run(db *history.Database, batch []causality.Item[transaction]) (*history.Database, error) {
 	db = db.Clone()
 	var rows []history.Step
 	for _, item := range batch {
 		rows = append(rows, item.Work.steps...)
 	}
-	for _, run := range Runs(rows,
+	for _, run := range causality.Runs(rows,
 		func(s history.Step) any { return s.Table },
 		func(s history.Step) bool { return m.db.Tables[s.Table].Rep == schema.Name{} },
 		func(a, b history.Step) bool { return true }) {
@@ -159,7 +146,7 @@ var errVisible = errors.New("visible is what never was")
 
 // visible checks what a reader of the target sees.
 func (m *wholeMachine) visible() error {
-	if m.bug.mode != Ordered {
+	if m.mode != causality.Ordered {
 		return nil
 	}
 	top := m.floor
@@ -192,15 +179,15 @@ func (m *wholeMachine) commit(lane int) error {
 	}
 	m.lanes[lane] = to
 	h.durable = true
-	m.stats.commits++
+	m.stats.Batches++
 	if len(h.batch) > 1 {
-		m.stats.groups++
+		m.stats.Groups++
 	}
 	return m.visible()
 }
 
 func (m *wholeMachine) crash() error {
-	m.stats.crashes++
+	m.stats.Crashes++
 	m.restart(1 + m.IntN(5))
 	return m.visible()
 }
@@ -210,10 +197,10 @@ func (m *wholeMachine) lane(i int) (bool, error) {
 	h := m.hands[i]
 	switch {
 	case h == nil:
-		batch, blocker := m.sched.Take(i, Limits{Rows: 1 + m.IntN(12), Cost: 1000})
+		batch, blocker := m.sched.Take(i, causality.Limits{Rows: 1 + m.IntN(12), Cost: 1000})
 		if batch == nil {
 			if blocker >= 0 {
-				m.stats.waits++
+				m.stats.Waits++
 			}
 			return false, nil
 		}
@@ -292,11 +279,12 @@ func (m *wholeMachine) all() error {
 	return nil
 }
 
-func playWhole(seed uint64, b wholeBug, stats *wholeStats) error {
+// playWhole runs one history of whole transactions.
+func playWhole(seed uint64, mode causality.Mode, b Bug, stats *Stats) error {
 	rng := rand.New(rand.NewPCG(seed, 2))
 	g := history.New(rng)
 	g.DB = history.NewDatabase(g.Schema())
-	m := &wholeMachine{Rand: rng, bug: b, stats: stats, floor: Start, states: map[change.Place]string{}}
+	m := &wholeMachine{Rand: rng, bug: b, mode: mode, stats: stats, floor: causality.Start, states: map[change.Place]string{}}
 	var t transaction
 	for _, s := range g.History(20 + rng.IntN(100)) {
 		if s.Row != nil {
@@ -308,7 +296,7 @@ func playWhole(seed uint64, b wholeBug, stats *wholeStats) error {
 		t = transaction{}
 	}
 	serial := history.NewDatabase(g.DB.Tables)
-	m.states[Start] = serial.Contents()
+	m.states[causality.Start] = serial.Contents()
 	for _, t := range m.log {
 		for _, s := range t.steps {
 			if err := serial.Apply(s.Table, s.Row, true); err != nil {
@@ -319,10 +307,10 @@ func playWhole(seed uint64, b wholeBug, stats *wholeStats) error {
 	}
 	m.db = history.NewDatabase(g.DB.Tables)
 	for _, t := range g.DB.Tables {
-		m.routings = append(m.routings, NewRouting(server.MySQL, &t.Def.Table, t.Def, t.Rep, t.Rep != schema.Name{}))
+		m.routings = append(m.routings, causality.NewRouting(server.MySQL, &t.Def.Table, t.Def, t.Rep, t.Rep != schema.Name{}))
 	}
 	lanes := 1 + rng.IntN(5)
-	m.lanes = slices.Repeat([]change.Place{Start}, lanes)
+	m.lanes = slices.Repeat([]change.Place{causality.Start}, lanes)
 	m.restart(lanes)
 	if err := m.all(); err != nil {
 		return err
@@ -334,61 +322,4 @@ func playWhole(seed uint64, b wholeBug, stats *wholeStats) error {
 		return fmt.Errorf("end state differs:\n%s\nwant\n%s", got, want)
 	}
 	return nil
-}
-
-// TestWholeTransactions: lanes that take whole transactions lead to the serial
-// outcome in every order and with crashes anywhere; committed in order, what is
-// visible after each commit is what the source held at the end of a transaction.
-func TestWholeTransactions(t *testing.T) {
-	for _, mode := range []Mode{Transactions, Ordered} {
-		t.Run(mode.String(), func(t *testing.T) {
-			first, n := uint64(time.Now().UnixNano()), *histories
-			if testing.Short() {
-				n = min(n, 300)
-			}
-			if *seedFlag != 0 {
-				first, n = *seedFlag, 1
-			}
-			var stats wholeStats
-			for i := range n {
-				seed := first + uint64(i)
-				if err := playWhole(seed, wholeBug{mode: mode}, &stats); err != nil {
-					t.Fatalf("seed %d (replay with -seed=%d): %v", seed, seed, err)
-				}
-			}
-			t.Logf("0 failures in %d histories from seed %d: %+v", n, first, stats)
-			if n > 100 && (stats.waits == 0 || stats.groups == 0 || stats.crashes == 0) {
-				t.Errorf("the histories are too tame: %+v", stats)
-			}
-		})
-	}
-}
-
-// TestSeededBugsOfWholeTransactions: each rule is there because leaving it out
-// goes wrong.
-func TestSeededBugsOfWholeTransactions(t *testing.T) {
-	for _, b := range []wholeBug{
-		{name: "commits in any order", mode: Ordered, faults: Faults{NoOrder: true}},
-		{name: "keys ignored", mode: Ordered, faults: Faults{NoWaits: true}},
-		{name: "keys ignored, any order", mode: Transactions, faults: Faults{NoWaits: true}},
-		{name: "half a transaction visible", mode: Ordered, half: true},
-		{name: "place stored before the rows", mode: Ordered, apart: true},
-		{name: "place stored before the rows, any order", mode: Transactions, apart: true},
-		{name: "place stored after the rows", mode: Ordered, behind: true},
-		{name: "place stored after the rows, any order", mode: Transactions, behind: true},
-		{name: "what is durable applied again", mode: Ordered, faults: Faults{NoSkip: true}},
-		{name: "lanes skip by their own places", mode: Ordered, blind: true},
-	} {
-		t.Run(b.name, func(t *testing.T) {
-			var stats wholeStats
-			const budget = 3000
-			for seed := uint64(1); seed <= budget; seed++ {
-				if err := playWhole(seed, b, &stats); err != nil {
-					t.Logf("caught by seed %d: %v", seed, err)
-					return
-				}
-			}
-			t.Errorf("not caught in %d histories", budget)
-		})
-	}
 }
