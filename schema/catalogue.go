@@ -212,11 +212,16 @@ func where(alias string, name *Name) (string, []any) {
 func readColumns(ctx context.Context, q server.Querier, name *Name) ([]catalogueColumn, error) {
 	cond, args := where("c", name)
 	condT, argsT := where("t", name)
+	// For one table the two are tied by values alone: where they are compared,
+	// MariaDB does not see that both are given, and opens every table there is.
+	tie := "c.table_schema = t.table_schema AND c.table_name = t.table_name"
+	if name != nil {
+		tie = "CAST(c.table_schema AS BINARY) = CAST(t.table_schema AS BINARY) AND CAST(c.table_name AS BINARY) = CAST(t.table_name AS BINARY)"
+	}
 	rows, err := q.QueryContext(ctx, `SELECT c.table_schema, c.table_name, t.table_type, COALESCE(t.engine, ''), c.column_name, c.is_nullable, c.data_type,
 			c.character_octet_length, c.numeric_precision, c.numeric_scale, c.datetime_precision,
 			c.character_set_name, c.collation_name, c.column_type, c.extra
-		FROM information_schema.tables t JOIN information_schema.columns c
-			ON c.table_schema = t.table_schema AND c.table_name = t.table_name
+		FROM information_schema.tables t JOIN information_schema.columns c ON `+tie+`
 		WHERE `+cond+" AND "+condT+` AND t.table_type NOT IN ('VIEW', 'SYSTEM VIEW')
 		ORDER BY c.table_schema, c.table_name, c.ordinal_position`, append(args, argsT...)...)
 	if err != nil {
