@@ -96,53 +96,9 @@ func (s *scene) history(t *testing.T, seed uint64) {
 // crash kills something every now and then until the context ends, and leaves
 // everything running.
 func (s *scene) crash(ctx context.Context, t *testing.T, seed uint64) {
-	r := rand.New(rand.NewPCG(seed, 7))
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(time.Duration(50+r.IntN(1500)) * time.Millisecond):
-		}
-		if err := s.strike(r); err != nil {
-			t.Errorf("crash: %v", err)
-			return
-		}
+	if err := s.pipeline.StrikeUntil(ctx, rand.New(rand.NewPCG(seed, 7)), s.standby, s.target); err != nil {
+		t.Errorf("crash: %v", err)
 	}
 }
 
-func (s *scene) strike(r *rand.Rand) error {
-	// What was killed is started again even when the test is over.
-	ctx := context.Background()
-	roles := s.pipeline.Roles()
-	r.Shuffle(len(roles), func(i, j int) { roles[i], roles[j] = roles[j], roles[i] })
-	switch n := r.IntN(20); {
-	case n < 12:
-		roles = roles[:1]
-	case n < 15:
-		roles = roles[:2]
-	case n < 16:
-	case n < 18:
-		if err := s.standby.Kill(); err != nil {
-			return err
-		}
-		return s.standby.Restart(ctx)
-	default:
-		if err := s.target.Kill(); err != nil {
-			return err
-		}
-		time.Sleep(time.Duration(r.IntN(500)) * time.Millisecond)
-		return s.target.Restart(ctx)
-	}
-	for _, role := range roles {
-		if err := s.pipeline.Kill(role); err != nil {
-			return err
-		}
-	}
-	time.Sleep(time.Duration(r.IntN(300)) * time.Millisecond)
-	for _, role := range roles {
-		if err := s.pipeline.Start(ctx, role); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+func (s *scene) strike(r *rand.Rand) error { return s.pipeline.Strike(r, s.standby, s.target) }
