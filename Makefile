@@ -28,6 +28,7 @@ PROFILE  ?=
 ENGINE   ?=
 ROUNDS   ?=
 DURATION ?=
+MODE     ?=
 
 .PHONY: help
 help: ## this list
@@ -38,6 +39,7 @@ help: ## this list
 	@echo "  make unit PKG=./log/... RUN=X   some packages, some tests, with the race detector"
 	@echo "  make e2e SEED=7 RUN=X           replays a seed"
 	@echo "  make chaos RUN=kill SEED=7      some scenarios of the log's, and their schedule again"
+	@echo "  make prop N=1 SEED=7 MODE=row   replays one history; prop-live FLAVOR=mariadb1011 takes one server"
 	@echo "  make soak N=200                 end-to-end histories in a loop, N of them"
 
 .PHONY: go-version
@@ -77,6 +79,16 @@ soak: build servers ## N random histories with crashes, end to end (N, RUN, SEED
 .PHONY: sim
 sim: go-version ## the log's protocol in a simulated world: N schedules (default 100000), SEED, every seeded bug
 	$(GO) run ./log/sim/cmd -n $(if $(filter file,$(origin N)),100000,$(N)) $(if $(SEED),-seed $(SEED))
+
+.PHONY: prop
+prop: go-version servers ## random histories through dispatcher and lanes against a serial oracle: N (default 100000), SEED, MODE, every seeded bug
+	@# The whole applier with its goroutines over a target that fails at random, first: RESULT comes last.
+	$(if $(filter file,$(origin N)),$(GO) test -count=2 -run '^TestHostileBackend$$' -timeout 20m ./applier)
+	$(GO) run ./test/prop -n $(if $(filter file,$(origin N)),100000,$(N)) $(if $(SEED),-seed $(SEED)) $(if $(MODE),-mode '$(MODE)')
+
+.PHONY: prop-live
+prop-live: build servers ## random histories on real servers beside native replication, with kill -9 (N, SEED, FLAVOR)
+	$(GO) run ./test/prop/live -n $(if $(filter file,$(origin N)),20,$(N)) $(if $(SEED),-seed $(SEED)) $(if $(filter-out file,$(origin FLAVOR)),-flavor $(FLAVOR))
 
 .PHONY: demo
 demo: build ## two cities on this machine: load, crashes, and a comparison row by row (FLAVOR, KEEP, SEED)
