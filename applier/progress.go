@@ -65,10 +65,22 @@ func (t *track) pass(e end) error {
 	return nil
 }
 
+// idleSaves is how many times more often the floor is stored when all that was fed
+// is durable: who waits for the end of a backlog need not wait for the interval.
+const idleSaves = 10
+
+// caughtUp: all that was fed is durable, and the floor does not say so yet.
+func (a *Applier) caughtUp() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.ends) > 0 && a.open.IsZero() && a.sched.Idle()
+}
+
 // saveRegularly stores the floor until ctx ends, and a last time then.
 func (a *Applier) saveRegularly(ctx context.Context) error {
-	tick := time.NewTicker(a.cfg.ProgressInterval)
+	tick := time.NewTicker(max(a.cfg.ProgressInterval/idleSaves, time.Millisecond))
 	defer tick.Stop()
+	last := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -82,6 +94,10 @@ func (a *Applier) saveRegularly(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
+		if time.Since(last) < a.cfg.ProgressInterval && !a.caughtUp() {
+			continue
+		}
+		last = time.Now()
 		hurry, cancel := context.WithTimeoutCause(ctx, patience(0), errSlow)
 		err := a.saveProgress(hurry, false)
 		cancel()

@@ -1,11 +1,15 @@
 package target
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"strings"
+	"unsafe"
+
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/twinspan/twinspan/applier/rowevent"
 	"github.com/twinspan/twinspan/change"
@@ -35,8 +39,11 @@ type Writer struct {
 	rest, wait int   // batches to go, and that were to go, in SQL after a doubt
 	doubt      error // the last one
 
-	events []byte // of the statement being built; reused
+	events []byte // of the statement being built; reused, as are the next four
 	sql    []byte
+	slots  map[uint64]int32 // newest slot by the hash of an identity
+	merged []slot
+	key    [2][]byte
 	plans  []*Plan          // the tables of the runs that share statements
 	ids    map[*Plan]uint32 // theirs, within a statement
 	row    rowevent.Rows    // the event being built
@@ -46,14 +53,14 @@ type Writer struct {
 	bare   bool // of the statement: without foreign key checks
 }
 
-// eventBytes is how many bytes of events go into one statement. They grow by a
-// third in base64.
-const eventBytes = 1 << 20
+// eventBytes is about how many bytes of events go into one statement. They grow by
+// a third in base64, and the driver keeps buffers of up to 256 KiB.
+const eventBytes = 180 << 10
 
 // NewWriter prepares a session from OpenSession, outside a transaction. Where it
 // may not use row events, Together answers 0, and Reason tells why.
 func NewWriter(ctx context.Context, conn Execer, info server.Info) (*Writer, error) {
-	w := &Writer{conn: conn, ids: map[*Plan]uint32{}}
+	w := &Writer{conn: conn, ids: map[*Plan]uint32{}, slots: map[uint64]int32{}}
 	err := w.prepare(ctx, info)
 	if server.ErrorNumber(err) != 0 && !Retryable(err) {
 		w.why, err = err.Error(), nil
@@ -240,39 +247,12 @@ func (o *Outcome) count(op change.Op) {
 // right. A row that was born and died within the run is left out: that its
 // INSERT would have found nothing is what exactly one application promises.
 func (w *Writer) collapse(ctx context.Context, p *Plan, rows []change.Row, sum *Outcome) error {
-	slots := map[string]int{}
-	var pending []slot
-	var key []byte
-	flush := func() error {
-		for _, op := range [...]change.Op{change.Delete, change.Insert, change.Update} {
-			for i := range pending {
-				s := &pending[i]
-				last := &rows[s.last]
-				became := change.Update
-				switch {
-				case last.Op == change.Delete && s.fresh:
-					continue
-				case last.Op == change.Delete:
-					became = change.Delete
-				case s.fresh:
-					became = change.Insert
-				}
-				if became != op {
-					continue
-				}
-				if err := w.add(ctx, p, op, rows[s.first].Before, last.After, sum); err != nil {
-					return err
-				}
-			}
-		}
-		pending = pending[:0]
-		clear(slots)
-		return nil
-	}
+	w.merged = w.merged[:0]
+	clear(w.slots)
 	for i := range rows {
 		row := &rows[i]
 		if row.Op == change.Update && p.identityChanges(row) {
-			if err := flush(); err != nil {
+			if err := w.unload(ctx, p, rows, sum); err != nil {
 				return err
 			}
 			if err := w.add(ctx, p, row.Op, row.Before, row.After, sum); err != nil {
@@ -280,20 +260,63 @@ func (w *Writer) collapse(ctx context.Context, p *Plan, rows []change.Row, sum *
 			}
 			continue
 		}
-		image := row.After
-		if row.Op == change.Delete {
-			image = row.Before
+		image := named(row)
+		w.key[0] = p.identityOf(w.key[0][:0], image)
+		h := xxhash.Sum64(w.key[0])
+		at, known := w.slots[h]
+		if known {
+			w.key[1] = p.identityOf(w.key[1][:0], named(&rows[w.merged[at].first]))
+			if !bytes.Equal(w.key[0], w.key[1]) { // another row's, with the same hash
+				if err := w.unload(ctx, p, rows, sum); err != nil {
+					return err
+				}
+				known = false
+			}
 		}
-		key = p.identityOf(key[:0], image)
-		at, known := slots[string(key)]
 		if !known {
-			at = len(pending)
-			slots[string(key)] = at
-			pending = append(pending, slot{first: i, fresh: row.Op == change.Insert})
+			at = int32(len(w.merged))
+			w.slots[h] = at
+			w.merged = append(w.merged, slot{first: i, fresh: row.Op == change.Insert})
 		}
-		pending[at].last = i
+		w.merged[at].last = i
 	}
-	return flush()
+	return w.unload(ctx, p, rows, sum)
+}
+
+// named is the image that names the row of a change that does not move it.
+func named(row *change.Row) []change.Value {
+	if row.Op == change.Delete {
+		return row.Before
+	}
+	return row.After
+}
+
+// unload adds what became of the rows so far: the dead first, then the others.
+func (w *Writer) unload(ctx context.Context, p *Plan, rows []change.Row, sum *Outcome) error {
+	for _, op := range [...]change.Op{change.Delete, change.Insert, change.Update} {
+		for i := range w.merged {
+			s := &w.merged[i]
+			last := &rows[s.last]
+			became := change.Update
+			switch {
+			case last.Op == change.Delete && s.fresh:
+				continue
+			case last.Op == change.Delete:
+				became = change.Delete
+			case s.fresh:
+				became = change.Insert
+			}
+			if became != op {
+				continue
+			}
+			if err := w.add(ctx, p, op, rows[s.first].Before, last.After, sum); err != nil {
+				return err
+			}
+		}
+	}
+	w.merged = w.merged[:0]
+	clear(w.slots)
+	return nil
 }
 
 // add appends one change to the statement.
@@ -340,7 +363,8 @@ func (w *Writer) flush(ctx context.Context, sum *Outcome) error {
 		return errDoubt // one long row: SQL may be shorter, or says that it is not
 	}
 	sum.Statements++
-	_, err := w.conn.ExecContext(ctx, string(w.sql))
+	// The driver copies it into its packet; a copy more would cost as much.
+	_, err := w.conn.ExecContext(ctx, unsafe.String(unsafe.SliceData(w.sql), len(w.sql)))
 	switch classify(err) {
 	case failNone:
 		return nil

@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,6 +54,7 @@ type arena struct {
 	source, native, target *mysqltest.Server
 	pipeline               *pipeline
 	dir                    string
+	profile                string // folder for CPU profiles of our consumer; "": none
 }
 
 func (a *arena) close() {
@@ -102,6 +105,7 @@ func newArena(ctx context.Context, s settings) (a *arena, err error) {
 		return a, err
 	}
 	a.pipeline, err = startPipeline(ctx, s.binary, a.dir, a.source, a.target)
+	a.profile = s.profile
 	return a, err
 }
 
@@ -233,7 +237,8 @@ func (a *arena) round(ctx context.Context, w workload, rng *rand.Rand, rows, wor
 		pid := a.pipeline.consumer.Process.Pid
 		cpu, mine, began := cpuSeconds(a.target.PID()), cpuSeconds(pid), time.Now()
 		a.pipeline.thaw()
-		err := a.pipeline.await(ctx, a.flavor, want)
+		profiled := a.profileOwn(w.name)
+		err := errors.Join(a.pipeline.await(ctx, a.flavor, want), profiled())
 		o = sample{
 			rate: float64(changes) / time.Since(began).Seconds(), server: (cpuSeconds(a.target.PID()) - cpu) * per,
 			twinspan: (cpuSeconds(pid) - mine) * per, resident: residentMost(pid),
@@ -246,6 +251,29 @@ func (a *arena) round(ctx context.Context, w workload, rng *rand.Rand, rows, wor
 	}
 	err = timeOwn()
 	return n, o, errors.Join(err, timeNative())
+}
+
+// profileOwn takes a CPU profile of our consumer, of two seconds, where one is
+// wanted; the answer waits for it.
+func (a *arena) profileOwn(name string) func() error {
+	if a.profile == "" {
+		return func() error { return nil }
+	}
+	done := make(chan error, 1) // owner: the goroutine below; one value
+	go func() {
+		out, err := os.Create(filepath.Join(a.profile, "apply-"+name+".pprof"))
+		if err != nil {
+			done <- err
+			return
+		}
+		r, err := http.Get("http://" + a.pipeline.admin + "/debug/pprof/profile?seconds=2")
+		if err == nil {
+			_, err = io.Copy(out, r.Body)
+			err = errors.Join(err, r.Body.Close())
+		}
+		done <- errors.Join(err, out.Close())
+	}()
+	return func() error { return <-done }
 }
 
 // nativeWorkers are the numbers of workers that native replication is given.
@@ -367,6 +395,7 @@ type pipeline struct {
 	target             *mysqltest.Server
 	config             string
 	binary             string
+	admin              string // address of the consumer's HTTP server
 }
 
 func startPipeline(ctx context.Context, binary, dir string, source, target *mysqltest.Server) (*pipeline, error) {
@@ -377,9 +406,9 @@ func startPipeline(ctx context.Context, binary, dir string, source, target *mysq
 	node, admin1, admin2 := freeAddress(), freeAddress(), freeAddress()
 	up := fmt.Sprintf("stream: bench\ncity: a\nroles: [producer, node]\ndata_dir: %s/a\nadmin: {listen: %s}\nnode: {listen: %s}\nlog: {nodes: [%s]}\n"+
 		"source: {address: %s, user: root}\nproducer: {start: earliest}\n", dir, admin1, node, node, source.Address)
-	down := fmt.Sprintf("stream: bench\ncity: b\nroles: [consumer]\ndata_dir: %s/b\nadmin: {listen: %s}\nlog: {nodes: [%s]}\n"+
-		"target: {address: %s, user: root}\nconsumer: {group: city-b}\n", dir, admin2, node, target.Address)
-	p := &pipeline{target: target, binary: binary, config: filepath.Join(dir, "up.yaml")}
+	down := fmt.Sprintf("stream: bench\ncity: b\nroles: [consumer]\ndata_dir: %s/b\nadmin: {listen: %s, pprof: true}\nlog: {nodes: [%s]}\n"+
+		"target: {address: %s, user: root, tls: {mode: disabled}}\nconsumer: {group: city-b}\n", dir, admin2, node, target.Address)
+	p := &pipeline{target: target, binary: binary, admin: admin2, config: filepath.Join(dir, "up.yaml")}
 	if err := os.WriteFile(p.config, []byte(up), 0o600); err != nil {
 		return nil, err
 	}

@@ -33,6 +33,7 @@ type settings struct {
 	workload string
 	scale    float64
 	strict   bool
+	profile  string
 }
 
 func main() {
@@ -51,7 +52,7 @@ func main() {
 	flag.DurationVar(&l.spell, "spell", 5*time.Second, "how long each measurement of the log and lag parts takes")
 	flag.IntVar(&l.segments, "segments", 10000, "closed segments of the log part's cold start")
 	flag.StringVar(&l.only, "only", "", "of the log part: compare, streams, cities, recovery, cold, separated by commas (default: all)")
-	flag.StringVar(&l.profile, "profile", "", "`folder` for CPU profiles of our side of the log part's comparison")
+	flag.StringVar(&l.profile, "profile", "", "`folder` for CPU profiles of our side, in the log part's comparison and the apply part")
 	g := lagSettings{}
 	flag.IntVar(&g.rate, "rate", 1000, "transactions a second of the lag part")
 	flag.StringVar(&g.delays, "delays", "0s,30ms", "round trips between the cities of the lag part, a comma list")
@@ -62,6 +63,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(2)
 	}
+	s.profile = l.profile
 	l.settings, g.settings, g.spell = s, s, l.spell
 	parts := flag.Args()
 	if len(parts) == 0 {
