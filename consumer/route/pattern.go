@@ -84,14 +84,6 @@ func (p pattern) matches(n schema.Name) bool {
 // all tells whether any name matches.
 func (g glob) all() bool { return len(g.parts) == 1 && g.parts[0].wild == '*' }
 
-// plain is the name where the glob has no wildcard.
-func (g glob) plain() (string, bool) {
-	if len(g.parts) == 1 && g.parts[0].wild == 0 {
-		return g.parts[0].literal, true
-	}
-	return "", false
-}
-
 func (g glob) matches(s string) bool { return match(g.parts, s) }
 
 func match(parts []piece, s string) bool {

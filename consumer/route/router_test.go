@@ -59,9 +59,7 @@ func TestPlaces(t *testing.T) {
 		for i := range rng.IntN(12) {
 			whole.Rows = append(whole.Rows, change.Row{Table: tables[rng.IntN(len(tables))], Op: change.Op(rng.IntN(3)), Position: int64(i)})
 		}
-		for _, f := range unfold(place, &whole) {
-			want = append(want, f)
-		}
+		want = append(want, unfold(place, &whole)...)
 		skip := 0
 		want = slices.DeleteFunc(want, func(f fed) bool {
 			var op, table string

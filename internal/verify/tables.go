@@ -71,7 +71,7 @@ func (r *run) list(ctx context.Context) (src, tgt map[schema.Name]listed, err er
 // wanted is the source's name of what a side has; false: it is not compared.
 func (r *run) wanted(n schema.Name, source bool) (schema.Name, bool) {
 	if r.cfg.Names != nil {
-		ok := false
+		var ok bool
 		if source {
 			_, ok = r.cfg.Names.Target(n)
 		} else {

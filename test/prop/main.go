@@ -22,7 +22,7 @@ import (
 func main() {
 	n := flag.Int("n", 100_000, "histories")
 	seed := flag.Uint64("seed", 0, "of the first history; 0: by the clock. With -n 1 it replays one")
-	mode := flag.String("mode", "", "only this mode of the applier: "+fmt.Sprint(oracle.Modes()))
+	mode := flag.String("mode", "", fmt.Sprintf("only this mode of the applier: %q", oracle.Modes()))
 	workers := flag.Int("workers", runtime.GOMAXPROCS(0), "histories at a time")
 	budget := flag.Int("bugs", 5000, "histories to find each seeded bug in; 0 leaves them out")
 	flag.Parse()
