@@ -116,12 +116,21 @@ func (s *Schedule[T]) Add(p change.Place, f Footprint, rows int, cost int64, wor
 		}
 		s.last[k] = touch{lane: at, seq: s.seq}
 	}
-	l.queue = append(l.queue, item)
+	l.queue = push(l.queue, item)
 	s.marks.add(s.seq, cost)
 	if len(s.last) >= s.sweep {
 		s.forget()
 	}
 	return at, true
+}
+
+// push appends to a queue whose front is cut off all the time. append would grow
+// it by a quarter, and copy each item five times.
+func push[T any](q []Item[T], item Item[T]) []Item[T] {
+	if len(q) == cap(q) {
+		q = append(make([]Item[T], 0, 2*len(q)+64), q...)
+	}
+	return append(q, item)
 }
 
 // addWait keeps one wait per lane: the later one covers the earlier.

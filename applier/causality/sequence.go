@@ -72,7 +72,7 @@ func (s *Sequence[T]) Add(p change.Place, f Footprint, rows int, cost int64, wor
 		}
 		s.last[k] = s.seq
 	}
-	s.queue = append(s.queue, item)
+	s.queue = push(s.queue, item)
 	s.queued += rows
 	s.marks.add(s.seq, cost)
 	if len(s.last) >= s.sweep {
