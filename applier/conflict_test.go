@@ -52,7 +52,7 @@ func (d *duel) make(name string, there bool) {
 		PrimaryKey: []schema.KeyPart{{Column: 0}},
 	}
 	if there {
-		d.exec("CREATE TABLE "+d.db+"."+name+" (id INT PRIMARY KEY, u INT NULL, v VARCHAR(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL, UNIQUE KEY u (u))")
+		d.exec("CREATE TABLE " + d.db + "." + name + " (id INT PRIMARY KEY, u INT NULL, v VARCHAR(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL, UNIQUE KEY u (u))")
 	}
 }
 

@@ -34,6 +34,9 @@ func (a *Applier) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range descriptions {
 		ch <- d
 	}
+	for _, d := range guardDescriptions {
+		ch <- d
+	}
 }
 
 // Collect implements prometheus.Collector.
@@ -64,6 +67,7 @@ func (a *Applier) Collect(ch chan<- prometheus.Metric) {
 		owner = 1
 	}
 	emit(descOwner, gauge, owner)
+	a.guard.collect(ch, s.Stream)
 	halts := map[Code]bool{}
 	for _, h := range s.Halts {
 		halts[h.Code] = true

@@ -67,6 +67,9 @@ type Status struct {
 	InsertFound   int64 `json:"insert_found"`
 	UpdateMissing int64 `json:"update_missing"`
 	DeleteMissing int64 `json:"delete_missing"`
+	// Conflicts were met since the applier was made; Exceptions are open now.
+	Conflicts  int64 `json:"conflicts"`
+	Exceptions int64 `json:"exceptions"`
 
 	Halts []Halt `json:"halts,omitempty"`
 	// Troubles are passing conditions: the target is away, a lock is waited for.
@@ -140,6 +143,7 @@ func (a *Applier) Status() Status {
 	s.Rows, s.Skipped, s.Transactions, s.DDLs, s.Retries = st.rows, st.skipped, st.transactions, st.ddls, st.retries
 	s.Statements = int64(st.outcome.Statements)
 	s.InsertFound, s.UpdateMissing, s.DeleteMissing = int64(st.outcome.InsertFound), int64(st.outcome.UpdateMissing), int64(st.outcome.DeleteMissing)
+	s.Conflicts, s.Exceptions = a.guard.ring.Total(), a.guard.open.Load()
 	for slot := progressSlot; slot < len(a.lanes); slot++ {
 		n := st.notes[slot]
 		switch {
