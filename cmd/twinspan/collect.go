@@ -78,7 +78,7 @@ func applierStatus(target string, s applier.Status, r consumer.Status) *admin.Ap
 	out := &admin.ApplierStatus{
 		Target: target, Group: r.Group, GTIDSet: s.GTIDSet, Offset: s.Floor.Offset, Lanes: len(s.Lanes), WindowBytes: s.WindowBytes,
 		CommitTime: s.Newest, Rows: s.Rows, Transactions: s.Transactions, DDLs: s.DDLs, Retries: s.Retries,
-		Conflicts: s.InsertFound + s.UpdateMissing + s.DeleteMissing,
+		Conflicts: s.Conflicts, Exceptions: s.Exceptions, Atomicity: s.Atomicity, Paused: s.Throttle.Paused,
 	}
 	for _, l := range s.Lanes {
 		out.Pending += l.Pending

@@ -73,7 +73,7 @@ Exit codes: 0 ok, 1 error, 2 usage or configuration, 3 differences found,
 	f.StringVarP(&a.output, "output", "o", "table", "output format: table, json or yaml")
 	root.AddCommand(
 		a.runCommand(), a.doctorCommand(), a.statusCommand(), a.configCommand(), a.topicCommand(), a.logCommand(), a.cursorCommand(),
-		a.schemaCommand(), a.filtersCommand(), a.verifyCommand(), a.certsCommand(), a.versionCommand(), a.wanCommand(),
+		a.conflictsCommand(), a.exceptionsCommand(), a.schemaCommand(), a.lanesCommand(), a.filtersCommand(), a.verifyCommand(), a.certsCommand(), a.versionCommand(), a.wanCommand(),
 	)
 	return root
 }

@@ -8,6 +8,8 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/twinspan/twinspan/applier"
+	"github.com/twinspan/twinspan/applier/conflicts"
+	"github.com/twinspan/twinspan/applier/exceptions"
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/node"
@@ -38,8 +40,29 @@ func applierConfig(c *config.Config) applier.Config {
 			RowsPerSecond: a.Throttle.RowsPerSecond, ReplicaLag: a.Throttle.ReplicaLag.Std(), Replicas: a.Throttle.Replicas,
 			ThreadsRunning: a.Throttle.ThreadsRunning,
 		},
+		Conflicts: conflictPolicies(a), Exceptions: exceptionRules(a),
 		Owner: fmt.Sprintf("%s:%d", hostName(), os.Getpid()),
 	}
+}
+
+func conflictPolicies(a *config.Applier) conflicts.Policies {
+	p := conflicts.Policies{Policy: conflicts.Policy(a.Conflicts.Policy), Images: a.Conflicts.Compare == "images"}
+	for table, policy := range a.Conflicts.Tables {
+		if p.Tables == nil {
+			p.Tables = map[string]conflicts.Policy{}
+		}
+		p.Tables[table] = conflicts.Policy(policy)
+	}
+	return p
+}
+
+func exceptionRules(a *config.Applier) applier.Exceptions {
+	e := a.Exceptions
+	out := applier.Exceptions{Wait: e.Followers == "wait", Max: e.Max, Retry: exceptions.Retry{First: e.Retry.First.Std(), Max: e.Retry.Max.Std()}}
+	for _, cause := range e.On {
+		out.On = append(out.On, exceptions.Cause(cause))
+	}
+	return out
 }
 
 func nodeConfig(c *config.Config, s security, logger zerolog.Logger) node.Config {

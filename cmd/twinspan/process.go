@@ -49,6 +49,10 @@ type process struct {
 	applier  atomic.Pointer[applier.Applier]
 	consumer atomic.Pointer[consumer.Consumer]
 
+	// What was set while running, for the appliers to come.
+	lanesSet    atomic.Int64 // 0: as configured
+	throttleSet atomic.Pointer[applier.Throttle]
+
 	advised sync.Map // check → what was found when it was told last
 }
 
@@ -95,7 +99,8 @@ func assemble(c *config.Config, logger zerolog.Logger) (p *process, err error) {
 		part{func() prometheus.Collector { return collector(p.consumer.Load()) }},
 		part{func() prometheus.Collector { return collector(p.applier.Load()) }})
 	p.admin, err = admin.New(admin.Options{
-		Listen: c.Admin.Listen, Pprof: c.Admin.Pprof, Metrics: p.metrics, Status: p.status, Ready: p.daemon.Ready, Log: logger,
+		Listen: c.Admin.Listen, Pprof: c.Admin.Pprof, Metrics: p.metrics, Status: p.status, Views: p.views(), Ready: p.daemon.Ready, Log: logger,
+		Control: laneControl{p},
 	})
 	if err != nil {
 		return nil, cli.Fail(cli.ExitError, err, "another process uses the address: set admin.listen")
@@ -177,7 +182,7 @@ func (p *process) runConsumer(ctx context.Context, ready func()) error {
 		return err
 	}
 	logger := p.logger.With().Str("role", string(config.RoleConsumer)).Logger()
-	a, err := applier.New(applierConfig(p.cfg), logger)
+	a, err := applier.New(p.applierConfig(), logger)
 	if err != nil {
 		return err
 	}
@@ -277,6 +282,10 @@ func judge(err error) daemon.Verdict {
 			detail += ": " + h.Cause.Error()
 		}
 		return daemon.Verdict{Final: true, Halt: &daemon.Halt{Code: string(h.Code), Detail: detail, Remedy: h.Remedy, GTID: h.GTID}}
+	}
+	var cut *applier.Interrupted
+	if errors.As(err, &cut) && cut.Halt != nil {
+		return daemon.Verdict{Halt: &daemon.Halt{Code: string(cut.Halt.Code), Detail: cut.Halt.Reason, Remedy: cut.Halt.Remedy, Offset: cut.Halt.Place.Offset}}
 	}
 	if errors.Is(err, applier.ErrFenced) {
 		return daemon.Verdict{Final: true, Halt: &daemon.Halt{Code: "FENCED", Detail: err.Error(),

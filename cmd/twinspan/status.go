@@ -38,15 +38,9 @@ Exit code 0 when the process answers, whatever it says, and 5 when it does not.`
 			if err != nil {
 				return err
 			}
-			if address == "" && a.path() == "" && len(a.set) == 0 {
-				address = config.Default().Admin.Listen
-			}
-			if address == "" {
-				l, err := a.load(true)
-				if err != nil {
-					return err
-				}
-				address = l.Admin.Listen
+			address, err := a.adminAddress(address)
+			if err != nil {
+				return err
 			}
 			for {
 				d, err := askStatus(c.Context(), address)
@@ -73,6 +67,22 @@ Exit code 0 when the process answers, whatever it says, and 5 when it does not.`
 	c.Flags().StringVar(&address, "admin", "", "the process's admin listener, host:port")
 	c.Flags().DurationVarP(&watch, "watch", "w", 0, "ask again after this long, for ever")
 	return c
+}
+
+// adminAddress is the admin listener of the process to ask: the one given, that of
+// the configuration, or without one the default.
+func (a *app) adminAddress(given string) (string, error) {
+	switch {
+	case given != "":
+		return given, nil
+	case a.path() == "" && len(a.set) == 0:
+		return config.Default().Admin.Listen, nil
+	}
+	l, err := a.load(true)
+	if err != nil {
+		return "", err
+	}
+	return l.Admin.Listen, nil
 }
 
 // statusBytesMax bounds what a process may answer.
@@ -159,7 +169,11 @@ func printStatus(p *cli.Printer, d *admin.Document) {
 	if s := d.Applier; s != nil {
 		rows = append(rows, []string{"consumer", fmt.Sprintf("%s, group %s, %d lanes (%d waiting), %d changes pending", s.Target, s.Group, s.Lanes, s.LanesWaiting, s.Pending)},
 			[]string{"", "applied: " + s.GTIDSet},
-			[]string{"", fmt.Sprintf("offset %d; since start %d rows, %d transactions, %d DDL, %d retries, %d conflicts", s.Offset, s.Rows, s.Transactions, s.DDLs, s.Retries, s.Conflicts)})
+			[]string{"", "atomicity: " + s.Atomicity},
+			[]string{"", fmt.Sprintf("offset %d; since start %d rows, %d transactions, %d DDL, %d retries, %d conflicts; %d changes are parked", s.Offset, s.Rows, s.Transactions, s.DDLs, s.Retries, s.Conflicts, s.Exceptions)})
+	}
+	if d.Applier != nil && d.Applier.Paused != "" {
+		rows = append(rows, []string{"", p.Paint("yellow", "paused") + ": " + d.Applier.Paused})
 	}
 	if len(rows) > 0 {
 		p.Printf("\n")

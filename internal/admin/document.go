@@ -78,6 +78,9 @@ type ApplierStatus struct {
 	Offset       log.Offset `json:"offset"`   // everything up to here is applied
 	Lanes        int        `json:"lanes"`
 	LanesWaiting int        `json:"lanes_waiting"`
+	Atomicity    string     `json:"atomicity"` // row, transaction
+	// Paused says why the throttle lets nothing be written just now.
+	Paused       string     `json:"paused,omitempty"`
 	Pending      int        `json:"pending"` // changes taken in and not applied
 	WindowBytes  int64      `json:"window_bytes"`
 	CommitTime   *time.Time `json:"commit_time,omitempty"` // of the newest transaction applied
@@ -87,6 +90,8 @@ type ApplierStatus struct {
 	Retries      int64      `json:"retries"`
 	// Conflicts counts changes that did not find the target as it should be.
 	Conflicts int64 `json:"conflicts"`
+	// Exceptions are changes that are parked now.
+	Exceptions int64 `json:"exceptions"`
 }
 
 // Lag in seconds, by commit times of the source. A part that this process has no

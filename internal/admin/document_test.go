@@ -22,7 +22,7 @@ func TestDocumentKeepsItsForm(t *testing.T) {
 			Cursors: []CursorStatus{{Group: "g", Offset: 1, Behind: 2, UpdatedAt: at}}, Node: &NodeStatus{Dir: "/d", UsedBytes: 1, FreeBytes: 2}},
 		Producer: &ProducerStatus{Server: "h:1", Version: "9", Flavor: "mysql", Connected: true, GTIDSet: "u:1", Offset: 3, Protected: true,
 			File: "f", FilePosition: 9, CommitTime: &at},
-		Applier: &ApplierStatus{Target: "h:2", Group: "g", GTIDSet: "u:1", Offset: 3, Lanes: 8, LanesWaiting: 1, Pending: 2, WindowBytes: 3,
+		Applier: &ApplierStatus{Target: "h:2", Group: "g", GTIDSet: "u:1", Offset: 3, Lanes: 8, LanesWaiting: 1, Atomicity: "row", Pending: 2, WindowBytes: 3,
 			CommitTime: &at, Rows: 4, Transactions: 5, DDLs: 6, Retries: 7, Conflicts: 8},
 		Lag: Lag{SourceToLog: &lag},
 	}
@@ -37,8 +37,8 @@ func TestDocumentKeepsItsForm(t *testing.T) {
 		`"log":{"where":"w","exists":true,"first":1,"lac":3,"lso":2,"epoch":5,"cursors":[{"group":"g","offset":1,"behind":2,"updated_at":` + stamp + `}],` +
 		`"node":{"dir":"/d","used_bytes":1,"free_bytes":2},"error":"e"},` +
 		`"producer":{"server":"h:1","version":"9","flavor":"mysql","connected":true,"gtid_set":"u:1","offset":3,"protected":true,"file":"f","file_position":9,"commit_time":` + stamp + `},` +
-		`"applier":{"target":"h:2","group":"g","gtid_set":"u:1","offset":3,"lanes":8,"lanes_waiting":1,"pending":2,"window_bytes":3,"commit_time":` + stamp + `,` +
-		`"rows":4,"transactions":5,"ddls":6,"retries":7,"conflicts":8},` +
+		`"applier":{"target":"h:2","group":"g","gtid_set":"u:1","offset":3,"lanes":8,"lanes_waiting":1,"atomicity":"row","pending":2,"window_bytes":3,"commit_time":` + stamp + `,` +
+		`"rows":4,"transactions":5,"ddls":6,"retries":7,"conflicts":8,"exceptions":0},` +
 		`"lag":{"source_to_log_seconds":0.25,"source_to_target_seconds":null,"end_to_end_seconds":null}}`
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Error(diff)

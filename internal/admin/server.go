@@ -1,5 +1,6 @@
 // Package admin is the HTTP side of a running process: health, status, metrics
-// and profiles. It is for operators on a private network; it changes nothing.
+// and profiles. It is for operators on a private network; what changes something
+// is taken from the machine itself alone.
 package admin
 
 import (
@@ -25,6 +26,10 @@ type Options struct {
 	Metrics prometheus.Gatherer
 	// Status is the document served on /status.
 	Status func(context.Context) *Document
+	// Views are further documents, served as JSON by path; nil values are 404.
+	Views map[string]func(context.Context) (any, error)
+	// Control changes the process; nil: nothing can be changed.
+	Control Control
 	// Ready is nil when every role works.
 	Ready func() error
 	Log   zerolog.Logger
@@ -59,6 +64,14 @@ func New(o Options) (*Server, error) {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{
 		MaxRequestsInFlight: 4, Timeout: requestTimeout, EnableOpenMetrics: true,
 	}))
+	for path, view := range o.Views {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) { s.view(w, r, view) })
+	}
+	if o.Control != nil {
+		mux.HandleFunc("GET /lanes", s.lanes)
+		mux.HandleFunc("POST /control/lanes", s.setLanes)
+		mux.HandleFunc("POST /control/throttle", s.setThrottle)
+	}
 	mux.HandleFunc("GET /{$}", s.index)
 	if o.Pprof {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
@@ -79,7 +92,7 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-// bounded limits what a request may send; nothing here takes a body.
+// bounded limits what a request may send.
 func bounded(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, bodyBytes)
@@ -141,8 +154,32 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+func (s *Server) view(w http.ResponseWriter, r *http.Request, view func(context.Context) (any, error)) {
+	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout/2)
+	defer cancel()
+	v, err := view(ctx)
+	if err != nil {
+		text(w, http.StatusServiceUnavailable, err.Error()+"\n")
+		return
+	}
+	if v == nil {
+		text(w, http.StatusNotFound, "this process has none\n")
+		return
+	}
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		s.opts.Log.Error().Err(err).Str("path", r.URL.Path).Msg("document can't be written")
+		text(w, http.StatusInternalServerError, "the document can't be written\n")
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if _, err := w.Write(append(b, '\n')); err != nil {
+		s.opts.Log.Debug().Err(err).Msg("document was not taken")
+	}
+}
+
 func (s *Server) index(w http.ResponseWriter, _ *http.Request) {
-	text(w, http.StatusOK, "twinspan: /status /livez /readyz /metrics\n")
+	text(w, http.StatusOK, "twinspan: /status /lanes /conflicts /exceptions /livez /readyz /metrics\n")
 }
 
 func text(w http.ResponseWriter, code int, s string) {
