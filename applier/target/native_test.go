@@ -11,7 +11,9 @@ import (
 	"testing"
 
 	"github.com/twinspan/twinspan/change"
+	"github.com/twinspan/twinspan/internal/mysqltest"
 	"github.com/twinspan/twinspan/internal/server"
+	"github.com/twinspan/twinspan/schema"
 )
 
 // TestRowEventsLeaveNoTrace: a session is after row events what it was before, and
@@ -155,4 +157,79 @@ func TestRowEventsOfManyTables(t *testing.T) {
 			t.Error("no row events any more")
 		}
 	})
+}
+
+// TestRowEventsByPrivilege: an account that may not use them leaves its session as
+// it was, and one that may needs nothing else, also where others may only read.
+func TestRowEventsByPrivilege(t *testing.T) {
+	for _, flavor := range mysqltest.Flavors() {
+		t.Run(string(flavor), func(t *testing.T) {
+			ctx := context.Background()
+			s := mysqltest.Start(t, flavor) // of its own: read_only concerns everyone
+			s.Exec(t, "CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY, v INT)", "CREATE USER some@'%' IDENTIFIED BY ''",
+				"GRANT SELECT, INSERT, UPDATE, DELETE ON *.* TO some@'%'", "CREATE USER may@'%' IDENTIFIED BY ''", "GRANT SELECT, INSERT, UPDATE, DELETE ON *.* TO may@'%'")
+			if flavor.IsMariaDB() {
+				s.Exec(t, "GRANT BINLOG REPLAY, READ_ONLY ADMIN ON *.* TO may@'%'")
+			} else {
+				s.Exec(t, "GRANT REPLICATION_APPLIER, SESSION_VARIABLES_ADMIN, CONNECTION_ADMIN ON *.* TO may@'%'", "GRANT CONNECTION_ADMIN ON *.* TO some@'%'")
+			}
+			for _, user := range []string{"some", "may"} {
+				e := s.Endpoint()
+				e.User = user
+				db, err := Open(e)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer db.Close()
+				conn, err := OpenSession(ctx, db)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				info, err := server.Detect(ctx, conn)
+				if err != nil {
+					t.Fatal(err)
+				}
+				w, err := NewWriter(ctx, conn, info)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if may := w.Reason() == ""; may != (user == "may") {
+					t.Fatalf("account %s: %q", user, w.Reason())
+				}
+				collations, err := schema.LoadCollations(ctx, conn)
+				if err != nil {
+					t.Fatal(err)
+				}
+				table, err := NewCatalog(info, collations).Table(ctx, conn, schema.Name{Schema: "d", Table: "t"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				p, err := NewPlan(&table.Table, table)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if user == "may" {
+					s.Exec(t, "SET GLOBAL read_only = ON")
+				}
+				if _, err := conn.ExecContext(ctx, "BEGIN"); err != nil {
+					t.Fatal(err)
+				}
+				row := p.insert(image(len(user), 1)...)
+				if runs := []Run{{p, []change.Row{row}}}; w.Together(runs) == 1 {
+					if _, done, err := w.Try(ctx, runs); !done || err != nil {
+						t.Fatalf("account %s: %v %v", user, err, w.Doubt())
+					}
+				} else if _, err := p.Apply(ctx, conn, []change.Row{row}); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := conn.ExecContext(ctx, "COMMIT"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := s.Value(t, "SELECT COUNT(*) FROM d.t"); got != "2" {
+				t.Errorf("%s rows", got)
+			}
+		})
+	}
 }

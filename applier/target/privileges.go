@@ -162,6 +162,14 @@ func (p *preflight) privileges() error {
 	if is("1", "ON")(logs) && !is("1", "ON")(trusted) && !g.global("SUPER") {
 		p.add(Advisory, "functions", "SET GLOBAL log_bin_trust_function_creators = ON", "stored functions can't be created by an account without SUPER")
 	}
+	words, fix := []string{"REPLICATION_APPLIER", "BINLOG_ADMIN", "SUPER"}, "REPLICATION_APPLIER"
+	if p.info.Flavor == server.MariaDB {
+		words, fix = []string{"BINLOG REPLAY", "SUPER"}, "BINLOG REPLAY"
+	}
+	if !g.global(words...) {
+		p.add(Advisory, "privileges", "GRANT "+fix+" ON *.* TO "+g.account,
+			"the account lacks %s: rows are written as SQL statements, which costs the target up to twice the time of row events", fix)
+	}
 	if p.info.Flavor == server.MySQL {
 		if !g.global("SESSION_VARIABLES_ADMIN", "SYSTEM_VARIABLES_ADMIN", "SUPER") {
 			p.add(Mandatory, "privileges", "GRANT SESSION_VARIABLES_ADMIN ON *.* TO "+g.account, "the account lacks SESSION_VARIABLES_ADMIN: DDL can't run under the session settings it had on the source")
