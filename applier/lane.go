@@ -59,7 +59,6 @@ func (a *Applier) runLane(ctx context.Context, index int, stored change.Place) e
 	w := laneWriter{a: a, index: index, stored: stored}
 	defer w.close()
 	for {
-		a.brake.wait(ctx)
 		batch := a.take(ctx, index)
 		if batch == nil {
 			return nil
@@ -86,6 +85,12 @@ func (a *Applier) take(ctx context.Context, index int) []causality.Item[work] {
 	defer a.mu.Unlock()
 	l := a.lanes[index]
 	for ctx.Err() == nil {
+		if !a.brake.open() {
+			a.mu.Unlock()
+			a.brake.wait(ctx)
+			a.mu.Lock()
+			continue
+		}
 		if l.blockedBy < 0 && a.mayLinger(index) {
 			a.linger(ctx, index)
 		}

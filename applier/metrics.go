@@ -24,9 +24,15 @@ var (
 	descLag      = desc("lag_seconds", "Age of the oldest transaction that was fed and is not durable.")
 	descFloor    = desc("floor_offset", "Entry up to which everything is durable.")
 	descHalted   = desc("halted", "1 while something is halted, by code.", "code")
+	descLaneRows = desc("lane_rows_total", "Row changes durable, by lane.", "lane")
+	descLaneLag  = desc("lane_lag_seconds", "Age of the oldest transaction that a lane has something of.", "lane")
+	descLaneSize = desc("lane_batch_rows", "How many rows a lane takes at a time at most.", "lane")
+	descPaused   = desc("throttle_paused", "1 while the throttle lets nothing be written.")
+	descPauses   = desc("throttle_paused_seconds_total", "How long the throttle let nothing be written.")
+	descLimit    = desc("throttle_rows_per_second", "Row changes that may be written per second; 0: no limit.")
 	descOwner    = desc("owner", "1 while this process owns the stream on the target.")
 	descriptions = []*prometheus.Desc{descRows, descSkipped, descTrans, descDDLs, descBatches, descStmts, descRetries,
-		descDoubt, descPending, descWindow, descLag, descFloor, descHalted, descOwner}
+		descDoubt, descPending, descWindow, descLag, descFloor, descHalted, descOwner, descLaneRows, descLaneLag, descLaneSize, descPaused, descPauses, descLimit}
 )
 
 // Describe implements prometheus.Collector.
@@ -58,7 +64,17 @@ func (a *Applier) Collect(ch chan<- prometheus.Metric) {
 	for i, l := range s.Lanes {
 		emit(descBatches, counter, float64(l.Batches), strconv.Itoa(i))
 		emit(descPending, gauge, float64(l.Pending), strconv.Itoa(i))
+		emit(descLaneRows, counter, float64(l.Rows), strconv.Itoa(i))
+		emit(descLaneLag, gauge, l.LagSeconds, strconv.Itoa(i))
+		emit(descLaneSize, gauge, float64(l.BatchRows), strconv.Itoa(i))
 	}
+	paused := 0.0
+	if s.Throttle.Paused != "" {
+		paused = 1
+	}
+	emit(descPaused, gauge, paused)
+	emit(descPauses, counter, s.Throttle.PausedSeconds)
+	emit(descLimit, gauge, float64(s.Throttle.RowsPerSecond))
 	emit(descWindow, gauge, float64(s.WindowBytes))
 	emit(descLag, gauge, s.LagSeconds)
 	emit(descFloor, gauge, float64(s.Floor.Offset))

@@ -514,7 +514,26 @@ func hostileRun(t *testing.T, seed uint64, mode causality.Mode) {
 		go func() { ran <- a.Run(ctx) }()
 		life := time.Duration(20+rng.IntN(100)) * time.Millisecond
 		kill := time.AfterFunc(life, cancel)
+		stopAsking := make(chan struct{}) // closed below, when all is fed or the applier is told to end
+		var asking sync.WaitGroup
+		if rng.IntN(2) == 0 {
+			other, pause := 1+rng.IntN(6), time.Duration(rng.IntN(10))*time.Millisecond
+			asking.Go(func() {
+				for n := other; ; n = n%6 + 1 {
+					select {
+					case <-stopAsking:
+						return
+					case <-time.After(pause):
+					}
+					if err := a.SetLanes(n); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
 		reached := feedAll(ctx, a, history, last)
+		close(stopAsking)
+		asking.Wait()
 		kill.Stop()
 		zombie := !reached && rng.IntN(3) == 0
 		if zombie { // it lives on beside its successor, until fenced

@@ -73,6 +73,13 @@ func (b *brake) throttle() Throttle {
 	return b.limits
 }
 
+// open: something may be written now.
+func (b *brake) open() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.pause == "" && (b.next.IsZero() || !time.Now().Before(b.next))
+}
+
 // wait returns when something may be written, or ctx ends.
 func (b *brake) wait(ctx context.Context) {
 	for ctx.Err() == nil {

@@ -69,7 +69,7 @@ func TestLanes(t *testing.T) {
 	if code, out, errOut = twinspan(t, "lanes", "throttle", "--off", "-c", in.file); code != 0 || !strings.Contains(out, "throttle: none") {
 		t.Errorf("%d %q %s", code, out, errOut)
 	}
-	if code, out, _ = twinspan(t, "lanes", "-c", in.file); code != 0 || !strings.Contains(out, "atomicity transaction") || !strings.Contains(out, "waits for") {
+	if code, out, _ = twinspan(t, "lanes", "-c", in.file); code != 0 || !strings.Contains(out, "atomicity transaction") || !strings.Contains(out, "WAITS FOR") {
 		t.Errorf("%d %q", code, out)
 	}
 	if code, _, errOut = twinspan(t, "lanes", "set", "0", "-c", in.file); code != 2 {
