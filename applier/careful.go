@@ -111,7 +111,7 @@ func (c *careful) cheap(table string, out target.Outcome) {
 func (c *careful) tell(r run, err error) {
 	var conflict *target.Conflict
 	var row *target.RowError
-	i := 0
+	var i int
 	var holder []change.Value
 	switch {
 	case errors.As(err, &conflict):

@@ -326,7 +326,6 @@ func TestSeededParkingBugs(t *testing.T) {
 		"load":          {noLoad: true},
 		"late hint":     {lateHint: true},
 		"only heads":    {onlyHeads: true},
-		"by number":     {retryByNumber: true},
 		"ddl over them": {noBarrier: true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -84,12 +84,11 @@ type guard struct {
 
 // guardFaults turn rules off. Only tests set them.
 type guardFaults struct {
-	noFollow      bool // a change of a parked key is applied
-	noLoad        bool // a restart forgets what is parked
-	lateHint      bool // keys are remembered only after the commit was confirmed
-	onlyHeads     bool // followers are parked, and their other keys forgotten
-	noBarrier     bool // DDL runs over parked changes
-	retryByNumber bool // a chain is applied in the order of its numbers
+	noFollow  bool // a change of a parked key is applied
+	noLoad    bool // a restart forgets what is parked
+	lateHint  bool // keys are remembered only after the commit was confirmed
+	onlyHeads bool // followers are parked, and their other keys forgotten
+	noBarrier bool // DDL runs over parked changes
 }
 
 func newGuard(cfg Config, logger zerolog.Logger) *guard {

@@ -114,9 +114,6 @@ type Store struct {
 	Stream string
 	Max    int // open exceptions
 	Retry  Retry
-	// ByNumber is a seeded bug, for tests that must catch it: chains are applied
-	// in the order of their numbers, which lanes give out as they come.
-	ByNumber bool
 }
 
 func (s *Store) wrap(what string, err error) error {

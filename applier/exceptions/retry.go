@@ -310,9 +310,6 @@ func (s *Store) chain(ctx context.Context, conn *sql.Conn, codecs map[schema.Fin
 		out = append(out, some...)
 	}
 	slices.SortFunc(out, func(a, b stored) int {
-		if s.ByNumber {
-			return int(a.ID - b.ID)
-		}
 		return a.Place.Compare(b.Place)
 	})
 	return out, nil
@@ -341,8 +338,7 @@ func chainsOf(all []Parked) [][]int64 {
 	for i := range parent {
 		parent[i] = i
 	}
-	var root func(i int) int
-	root = func(i int) int {
+	root := func(i int) int {
 		for parent[i] != i {
 			parent[i] = parent[parent[i]]
 			i = parent[i]
