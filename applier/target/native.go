@@ -94,6 +94,24 @@ func (w *Writer) prepare(ctx context.Context, info server.Info) error {
 		w.why = "the server carries row events out in mode " + strict
 		return nil
 	}
+	// Both would let the server bend or leave out rows without a word.
+	rows, err = w.conn.QueryContext(ctx, "SHOW GLOBAL VARIABLES WHERE Variable_name IN"+
+		" ('slave_skip_errors', 'replica_skip_errors', 'slave_type_conversions', 'replica_type_conversions')")
+	if err != nil {
+		return err
+	}
+	for rows.Next() {
+		var name, value string
+		if err := rows.Scan(&name, &value); err != nil {
+			return errors.Join(err, rows.Close())
+		}
+		if strings.HasSuffix(name, "_skip_errors") && value != "OFF" && value != "" || strings.Contains(value, "ALL_LOSSY") {
+			w.why = fmt.Sprintf("the server carries row events out with %s = %s", name, value)
+		}
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil || w.why != "" {
+		return err
+	}
 	w.sql = append(w.sql[:0], "BINLOG '"...)
 	w.sql = append(base64.StdEncoding.AppendEncode(w.sql, rowevent.Format(info.Flavor, version)), '\'')
 	statements := []string{string(w.sql)}
@@ -165,6 +183,9 @@ func (w *Writer) Doubt() error { return w.doubt }
 func (w *Writer) write(ctx context.Context, runs []Run, sum *Outcome) error {
 	w.reset()
 	w.tables(runs)
+	if err := w.shape(ctx, sum); err != nil {
+		return err
+	}
 	for i := range runs {
 		if err := w.run(ctx, runs[i], sum); err != nil {
 			return err
@@ -182,8 +203,8 @@ func (p *Plan) eventful(flags change.Flags) bool {
 // bare: rows with these flags are written without foreign key checks.
 func (p *Plan) bare(flags change.Flags) bool { return p.hasParent && !p.enforces(flags) }
 
-// tablesMost bounds the tables that one statement names.
-const tablesMost = 64
+// tablesMost bounds the tables that one statement names; servers join up to 61.
+const tablesMost = 32
 
 // Together says how many runs, from the first on, can be given to Try at once; 0:
 // the first must go by Plan.Apply. Every run has rows.
@@ -211,6 +232,51 @@ func (w *Writer) tables(runs []Run) {
 		}
 	}
 	w.bare = runs[0].Plan.bare(runs[0].Rows[0].Flags)
+}
+
+// shape makes sure that the tables have the columns that the plans know, in their
+// order, and keeps them so until the transaction ends. Row events know columns by
+// number alone: where someone changed a table by hand, SQL says what is wrong.
+func (w *Writer) shape(ctx context.Context, sum *Outcome) error {
+	w.sql = append(w.sql[:0], "SELECT "...)
+	for n, p := range w.plans {
+		if n > 0 {
+			w.sql = append(w.sql, ',')
+		}
+		w.sql = append(append(w.sql, p.name...), ".*"...)
+	}
+	for n, p := range w.plans {
+		if n == 0 {
+			w.sql = append(w.sql, " FROM "...)
+		} else {
+			w.sql = append(w.sql, ',')
+		}
+		w.sql = append(w.sql, p.name...)
+	}
+	sum.Statements++
+	rows, err := w.conn.QueryContext(ctx, string(append(w.sql, " LIMIT 0"...)))
+	if err != nil {
+		if server.ErrorNumber(err) == 0 || Retryable(err) {
+			return err
+		}
+		return fmt.Errorf("%w: %w", errDoubt, err)
+	}
+	names, err := rows.Columns()
+	if err := errors.Join(err, rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	for _, p := range w.plans {
+		for i := range p.table.Columns {
+			if len(names) == 0 || names[0] != p.table.Columns[i].Name {
+				return fmt.Errorf("%w: the columns of %s are not what they were", errDoubt, p.table.Name)
+			}
+			names = names[1:]
+		}
+	}
+	if len(names) > 0 {
+		return fmt.Errorf("%w: a table has more columns than it had", errDoubt)
+	}
+	return nil
 }
 
 // run builds the events of one run.
@@ -390,6 +456,8 @@ func (p *Plan) rowEvents(from []int) (*rowevent.Table, string) {
 		switch {
 		case t.Generated[j], t.columns[j].versions:
 			return nil, "column " + c.Name + " is computed by the server"
+		case c.Invisible:
+			return nil, "column " + c.Name + " is invisible" // see Writer.shape
 		case i < 0:
 			return nil, "column " + c.Name + " is not in the source"
 		}
