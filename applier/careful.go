@@ -22,7 +22,6 @@ type careful struct {
 	// What the open transaction holds, told when it is committed.
 	records []conflicts.Record
 	parked  map[exceptions.Cause]int64
-	late    []uint64 // of a seeded bug
 	// idle: until then the source wins without a look at each row, so that a
 	// target full of differences costs at most a fifth more time.
 	idle time.Time
@@ -357,14 +356,10 @@ func (c *careful) store(ctx context.Context, r run, i int, cause exceptions.Caus
 	if from := r.marks[i].from; from != nil {
 		x.GTID, x.Commit = from.gtid, from.commit
 	}
-	switch f := c.g.faults; {
-	case f.onlyHeads && behind != 0:
+	if c.g.faults.onlyHeads && behind != 0 {
 		x.Keys = keys[:1]
-	case f.lateHint:
-		c.late = append(c.late, keys...)
-		return c.g.store.Park(ctx, c.conn, x)
 	}
-	c.g.hint(keys)
+	c.g.hint(x.Keys)
 	return c.g.store.Park(ctx, c.conn, x)
 }
 
@@ -374,13 +369,10 @@ func (c *careful) committed() {
 	for cause, n := range c.parked {
 		c.g.count(cause, n)
 	}
-	if c.late != nil {
-		c.g.hint(c.late)
-	}
 	c.undone()
 }
 
 // undone forgets it.
 func (c *careful) undone() {
-	c.records, c.parked, c.late = nil, nil, nil
+	c.records, c.parked = nil, nil
 }

@@ -28,6 +28,7 @@ type duel struct {
 	n      int
 	stop   func()
 	tables map[string]*schema.Table
+	faults guardFaults // of the next start
 }
 
 func newDuel(t *testing.T, f mysqltest.Flavor, cfg Config) *duel {
@@ -69,6 +70,7 @@ func (d *duel) start() {
 	if err != nil {
 		d.t.Fatal(err)
 	}
+	a.guard.faults = d.faults
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
 	go func() { ran <- a.Run(ctx) }()

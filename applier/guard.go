@@ -86,9 +86,7 @@ type guard struct {
 type guardFaults struct {
 	noFollow  bool // a change of a parked key is applied
 	noLoad    bool // a restart forgets what is parked
-	lateHint  bool // keys are remembered only after the commit was confirmed
 	onlyHeads bool // followers are parked, and their other keys forgotten
-	noBarrier bool // DDL runs over parked changes
 }
 
 func newGuard(cfg Config, logger zerolog.Logger) *guard {
@@ -231,7 +229,7 @@ func (g *guard) admit(ctx context.Context, q server.Querier, rt *route) error {
 
 // mayDDL refuses a statement that concerns a table with parked changes.
 func (g *guard) mayDDL(ctx context.Context, q server.Querier, d *change.DDL) error {
-	if !g.active.Load() || harmless(d) || g.faults.noBarrier {
+	if !g.active.Load() || harmless(d) {
 		return nil
 	}
 	n, example, err := g.store.OpenOn(ctx, q, d.Tables, len(d.Tables) == 0)

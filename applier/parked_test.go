@@ -178,6 +178,22 @@ func retrying(ctx context.Context, f func() error) error {
 	}
 }
 
+// parkedChanges and parkedLives are the length of a history, and how many
+// appliers it takes at least.
+func parkedChanges() int {
+	if testing.Short() {
+		return 500
+	}
+	return 1500
+}
+
+func parkedLives() int {
+	if testing.Short() {
+		return 2
+	}
+	return 6
+}
+
 func parkingConfig(srv *mysqltest.Server, lanes int) Config {
 	c := liveConfig(srv, lanes)
 	c.Conflicts = conflicts.Policies{Policy: conflicts.Exception}
@@ -193,30 +209,21 @@ func parkingConfig(srv *mysqltest.Server, lanes int) Config {
 // what the source is, row by row.
 func TestParkedFollowers(t *testing.T) {
 	for _, f := range []mysqltest.Flavor{mysqltest.MySQL97, mysqltest.MariaDB1011} {
-		t.Run(string(f), func(t *testing.T) { vandalized(t, f, *liveSeed, nil) })
+		t.Run(string(f), func(t *testing.T) { vandalized(t, f, *liveSeed) })
 	}
 }
 
-// vandalized answers what went wrong; where it is not given faults, it fails the test.
-func vandalized(t *testing.T, f mysqltest.Flavor, seed uint64, faults *guardFaults) (wrong string) {
+func vandalized(t *testing.T, f mysqltest.Flavor, seed uint64) {
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("replay with -live-seed=%d", seed)
 	srv := mysqltest.Start(t, f)
-	changes := 1500
-	g, create, h := liveHistory(seed, f.Server(), changes)
+	g, create, h := liveHistory(seed, f.Server(), parkedChanges())
 	srv.Exec(t, append([]string{"CREATE DATABASE hist"}, create...)...)
 	rng := rand.New(rand.NewPCG(seed, 17))
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	fail := func(format string, args ...any) string {
-		wrong = fmt.Sprintf(format, args...)
-		if faults == nil {
-			t.Errorf("seed %d: %s", seed, wrong)
-		}
-		return wrong
-	}
 	v := &vandal{rng: rng}
 	squatters := v.squat(ctx, srv, g, h)
 	last := lastPlace(h)
@@ -227,9 +234,6 @@ func vandalized(t *testing.T, f mysqltest.Flavor, seed uint64, faults *guardFaul
 		a, err := New(parkingConfig(srv, 1+rng.IntN(6)), zerolog.Nop())
 		if err != nil {
 			t.Fatal(err)
-		}
-		if faults != nil {
-			a.guard.faults = *faults
 		}
 		life, end := context.WithCancel(ctx)
 		ran := make(chan error, 1)
@@ -254,7 +258,7 @@ func vandalized(t *testing.T, f mysqltest.Flavor, seed uint64, faults *guardFaul
 					}
 				}
 				switch k := rng.IntN(10); {
-				case lives > 6:
+				case lives > parkedLives():
 				case k < 2:
 					killConnections(ctx, srv)
 				case k == 2:
@@ -279,24 +283,23 @@ func vandalized(t *testing.T, f mysqltest.Flavor, seed uint64, faults *guardFaul
 			t.Errorf("Run: %v", err)
 		}
 		if ctx.Err() != nil {
-			return fail("not finished: %+v", s)
+			t.Fatalf("not finished: %+v", s)
 		}
 	}
 	if err := v.heal(ctx, srv); err != nil {
 		t.Fatal(err)
 	}
 	if why := retryAll(ctx, srv); why != "" {
-		return fail("%s", why)
+		t.Fatal(why)
 	}
 	if d := difference(ctx, srv, g); d != "" {
-		return fail("%s", d)
+		t.Fatal(d)
 	}
 	if n := srv.Value(t, "SELECT COUNT(*) FROM twinspan.exception_key"); n != "0" {
-		return fail("%s keys are left", n)
+		t.Fatalf("%s keys are left", n)
 	}
 	t.Logf("%d squatters, %d appliers, up to %d parked at once, %s in all", squatters, lives, most,
 		srv.Value(t, "SELECT COUNT(*) FROM twinspan.exception"))
-	return ""
 }
 
 // retryAll applies all that is parked, and says what it could not.
@@ -337,11 +340,11 @@ const parkingEnv = "TWINSPAN_TEST_PARKING"
 func TestParkingChild(t *testing.T) {
 	var addr, flavor string
 	var seed uint64
-	var lanes int
-	if _, err := fmt.Sscan(os.Getenv(parkingEnv), &addr, &flavor, &seed, &lanes); err != nil {
+	var lanes, changes int
+	if _, err := fmt.Sscan(os.Getenv(parkingEnv), &addr, &flavor, &seed, &lanes, &changes); err != nil {
 		return // only as a child process
 	}
-	_, _, h := liveHistory(seed, server.Flavor(flavor), 1500)
+	_, _, h := liveHistory(seed, server.Flavor(flavor), changes)
 	cfg := Config{Stream: "live", Target: server.Endpoint{Address: addr, User: "root"}, Lanes: lanes, BatchRows: 20,
 		ProgressInterval: 20 * time.Millisecond, Lease: 4 * time.Second,
 		Conflicts:  conflicts.Policies{Policy: conflicts.Exception},
@@ -371,7 +374,7 @@ func TestKilledWhileParking(t *testing.T) {
 			}
 			t.Logf("replay with -live-seed=%d", seed)
 			srv := mysqltest.Start(t, f)
-			g, create, h := liveHistory(seed, f.Server(), 1500)
+			g, create, h := liveHistory(seed, f.Server(), parkedChanges())
 			srv.Exec(t, append([]string{"CREATE DATABASE hist"}, create...)...)
 			rng := rand.New(rand.NewPCG(seed, 19))
 			ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
@@ -380,21 +383,21 @@ func TestKilledWhileParking(t *testing.T) {
 			v.squat(ctx, srv, g, h)
 			kills := 0
 			for life := 0; ; life++ {
-				if life == 4 {
+				if life == parkedLives()/2+1 {
 					if err := v.heal(ctx, srv); err != nil {
 						t.Fatal(err)
 					}
 				}
 				c := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestParkingChild$", "-test.v")
-				c.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %d %d", parkingEnv, srv.Address, f.Server(), seed, 1+rng.IntN(6)))
+				c.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %d %d %d", parkingEnv, srv.Address, f.Server(), seed, 1+rng.IntN(6), parkedChanges()))
 				var out strings.Builder
 				c.Stdout, c.Stderr = &out, &out
 				if err := c.Start(); err != nil {
 					t.Fatal(err)
 				}
 				var timer *time.Timer
-				if life < 7 {
-					timer = time.AfterFunc(time.Duration(150+rng.IntN(400))*time.Millisecond, func() { _ = c.Process.Kill() })
+				if life < parkedLives() {
+					timer = time.AfterFunc(time.Duration(200+rng.IntN(600))*time.Millisecond, func() { _ = c.Process.Kill() })
 				}
 				err := c.Wait()
 				if timer != nil {
