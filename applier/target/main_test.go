@@ -200,6 +200,7 @@ func (b *bench) apply(p *Plan, rows ...change.Row) (Outcome, error) {
 		if b.writer, err = NewWriter(context.Background(), b.conn, b.info); err != nil || b.writer.Reason() != "" {
 			b.t.Fatalf("no row events: %s: %v", b.writer.Reason(), err)
 		}
+		b.writer.few = 1
 	}
 	b.exec("BEGIN")
 	if b.events {

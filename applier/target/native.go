@@ -35,6 +35,7 @@ type Writer struct {
 	why    string // why the session takes no row events; "" when it does
 	server uint32 // the target's server id
 	packet int    // bytes of the longest statement
+	few    int    // fewer rows go as SQL
 
 	rest, wait int   // batches to go, and that were to go, in SQL after a doubt
 	doubt      error // the last one
@@ -57,10 +58,14 @@ type Writer struct {
 // a third in base64, and the driver keeps buffers of up to 256 KiB.
 const eventBytes = 180 << 10
 
+// fewRows: row events take three statements (savepoint, columns, rows), however
+// few rows there are, and SQL one or two for each table.
+const fewRows = 8
+
 // NewWriter prepares a session from OpenSession, outside a transaction. Where it
 // may not use row events, Together answers 0, and Reason tells why.
 func NewWriter(ctx context.Context, conn Execer, info server.Info) (*Writer, error) {
-	w := &Writer{conn: conn, ids: map[*Plan]uint32{}, slots: map[uint64]int32{}}
+	w := &Writer{conn: conn, few: fewRows, ids: map[*Plan]uint32{}, slots: map[uint64]int32{}}
 	err := w.prepare(ctx, info)
 	if server.ErrorNumber(err) != 0 && !Retryable(err) {
 		w.why, err = err.Error(), nil
@@ -206,19 +211,25 @@ func (p *Plan) bare(flags change.Flags) bool { return p.hasParent && !p.enforces
 // tablesMost bounds the tables that one statement names; servers join up to 61.
 const tablesMost = 32
 
-// Together says how many runs, from the first on, can be given to Try at once; 0:
-// the first must go by Plan.Apply. Every run has rows.
+// Together says how many runs, from the first on, should be given to Try at once;
+// 0: the first goes by Plan.Apply. Every run has rows.
 func (w *Writer) Together(runs []Run) int {
 	if w.why != "" {
 		return 0
 	}
-	for n, r := range runs {
+	n, rows := 0, 0
+	for ; n < min(len(runs), tablesMost); n++ {
+		r := &runs[n]
 		flags := r.Rows[0].Flags
-		if n == tablesMost || !r.Plan.eventful(flags) || r.Plan.bare(flags) != runs[0].Plan.bare(runs[0].Rows[0].Flags) {
-			return n
+		if !r.Plan.eventful(flags) || r.Plan.bare(flags) != runs[0].Plan.bare(runs[0].Rows[0].Flags) {
+			break
 		}
+		rows += len(r.Rows)
 	}
-	return len(runs)
+	if rows < w.few {
+		return 0
+	}
+	return n
 }
 
 // tables sets up the tables of runs.

@@ -132,6 +132,9 @@ func TestRowEventsOfManyTables(t *testing.T) {
 			{pa, []change.Row{pa.remove(image(2, 2)...), pa.insert(image(3, 3)...)}},
 			{pc, []change.Row{pc.insert(image(1, 1)...)}},
 		}
+		if n := w.Together(first[1:]); n != 0 {
+			t.Errorf("%d runs of a few rows together", n)
+		}
 		if n := w.Together(first); n != 3 {
 			t.Fatalf("%d runs together", n)
 		}
@@ -202,6 +205,7 @@ func TestRowEventsByPrivilege(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				w.few = 1
 				if may := w.Reason() == ""; may != (user == "may") {
 					t.Fatalf("account %s: %q", user, w.Reason())
 				}
