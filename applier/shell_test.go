@@ -315,7 +315,11 @@ func (l *hostileLane) applyRun(r run) (target.Outcome, error) {
 	if err := errors.Join(l.dead(), c.fenced(l.epoch), c.fails()); err != nil {
 		return target.Outcome{}, err
 	}
-	switch c.rng.IntN(150) {
+	k := 2
+	if c.failures > 0 {
+		k = c.rng.IntN(150)
+	}
+	switch k {
 	case 0:
 		c.snapshot()
 	case 1:

@@ -69,7 +69,7 @@ func (a *arena) close() {
 	_ = os.RemoveAll(a.dir) // scratch
 }
 
-func newArena(ctx context.Context, s settings) (a *arena, err error) {
+func newArena(ctx context.Context, s settings, atomicity string) (a *arena, err error) {
 	a = &arena{flavor: s.flavor}
 	if a.dir, err = os.MkdirTemp("", "twinspan-bench-"); err != nil {
 		return nil, err
@@ -104,7 +104,7 @@ func newArena(ctx context.Context, s settings) (a *arena, err error) {
 	if err = a.native.ReplicateFrom(ctx, a.source); err != nil {
 		return a, err
 	}
-	a.pipeline, err = startPipeline(ctx, s.binary, a.dir, a.source, a.target)
+	a.pipeline, err = startPipeline(ctx, s.binary, a.dir, atomicity, a.source, a.target)
 	a.profile = s.profile
 	return a, err
 }
@@ -146,7 +146,11 @@ type sample struct {
 }
 
 func applyOne(ctx context.Context, s settings, w workload) (bool, error) {
-	a, err := newArena(ctx, s)
+	atomicity := "row"
+	if w.name == transactionMode {
+		atomicity = "transaction"
+	}
+	a, err := newArena(ctx, s, atomicity)
 	if err != nil {
 		return false, err
 	}
@@ -398,7 +402,7 @@ type pipeline struct {
 	admin              string // address of the consumer's HTTP server
 }
 
-func startPipeline(ctx context.Context, binary, dir string, source, target *mysqltest.Server) (*pipeline, error) {
+func startPipeline(ctx context.Context, binary, dir, atomicity string, source, target *mysqltest.Server) (*pipeline, error) {
 	binary, err := filepath.Abs(binary)
 	if err != nil {
 		return nil, err
@@ -407,7 +411,7 @@ func startPipeline(ctx context.Context, binary, dir string, source, target *mysq
 	up := fmt.Sprintf("stream: bench\ncity: a\nroles: [producer, node]\ndata_dir: %s/a\nadmin: {listen: %s}\nnode: {listen: %s}\nlog: {nodes: [%s]}\n"+
 		"source: {address: %s, user: root}\nproducer: {start: earliest}\n", dir, admin1, node, node, source.Address)
 	down := fmt.Sprintf("stream: bench\ncity: b\nroles: [consumer]\ndata_dir: %s/b\nadmin: {listen: %s, pprof: true}\nlog: {nodes: [%s]}\n"+
-		"target: {address: %s, user: root, tls: {mode: disabled}}\nconsumer: {group: city-b}\n", dir, admin2, node, target.Address)
+		"target: {address: %s, user: root, tls: {mode: disabled}}\nconsumer: {group: city-b}\napply: {atomicity: %s}\n", dir, admin2, node, target.Address, atomicity)
 	p := &pipeline{target: target, binary: binary, admin: admin2, config: filepath.Join(dir, "up.yaml")}
 	if err := os.WriteFile(p.config, []byte(up), 0o600); err != nil {
 		return nil, err

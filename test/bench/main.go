@@ -42,7 +42,7 @@ func main() {
 	flag.IntVar(&s.rounds, "rounds", 3, "interleaved rounds")
 	flag.IntVar(&s.rows, "rows", 100000, "rows of the decode part")
 	flavor := flag.String("flavor", string(mysqltest.MySQL97), "of the apply part's servers: mysql97, mariadb1011 or mariadb118")
-	flag.StringVar(&s.workload, "workload", "a", "of the apply part, a comma list of a to e; empty: all of them")
+	flag.StringVar(&s.workload, "workload", "a", "of the apply part, a comma list of a to f; empty: all of them")
 	flag.Float64Var(&s.scale, "scale", 0.2, "of the apply part's tables and backlogs; 1 is the full size")
 	flag.BoolVar(&s.strict, "strict", false, "exit 3 when a workload of the apply part is below its target ratio")
 	flag.Int64Var(&s.seed, "seed", 1, "of the generated rows")

@@ -24,7 +24,11 @@ var workloads = []workload{
 	{"c", "updates over 100 hot rows", 200_000, 20, 10, prepareHot, loadHot},
 	{"d", "one UPDATE of all rows", 1_000_000, 1, 0, prepareWide, loadWide},
 	{"e", "as a, with a secondary unique key and a foreign key", 100_000, 2, 0, prepareLinked, loadLinked},
+	{transactionMode, "as a, whole transactions in the source's order", 100_000, 2, 0, prepareOLTP(""), loadOLTP},
 }
+
+// transactionMode is the workload that our side applies with atomicity transaction.
+const transactionMode = "f"
 
 const oltpTables = 8
 
