@@ -163,12 +163,11 @@ func bank(t *testing.T, f mysqltest.Flavor, mode causality.Mode, transfers int) 
 		go func() { ran <- a.Run(life) }()
 		fedAll := make(chan bool, 1)
 		go func() { fedAll <- feedAll(life, a, h, lastPlace(h)) }()
-		ended := error(nil)
 		for alive := true; alive; {
 			select {
 			case reached = <-fedAll:
 				alive = false
-			case ended = <-ran: // a large transaction was interrupted, perhaps
+			case ended := <-ran: // a large transaction was interrupted, perhaps
 				end()
 				<-fedAll
 				alive = false

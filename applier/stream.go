@@ -71,7 +71,7 @@ func (w *laneWriter) streamed(ctx context.Context, p *parts) error {
 	}
 	for {
 		var part []work
-		open := false
+		var open bool
 		select {
 		case part, open = <-p.queue:
 		case <-ctx.Done():
