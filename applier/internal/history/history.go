@@ -77,6 +77,9 @@ func (g *Generator) column(name string, nullable bool) schema.Column {
 	case 2, 3:
 		c.Type = []schema.Type{schema.VarChar, schema.Char, schema.Text}[g.IntN(3)]
 		c.Length, c.Charset = 80, "utf8mb4"
+		if c.Type == schema.Text {
+			c.Length = 0 // it has none, and a definition that says so is not valid
+		}
 		c.Collation = g.Collations[g.IntN(len(g.Collations))]
 	default:
 		c.Type = schema.Int
