@@ -63,6 +63,7 @@ type Faults struct {
 	NoWaits bool // naive hashing: lanes never wait for each other
 	NoSkip  bool // changes below a lane's stored place are applied again
 	NoOrder bool // Sequence: groups are committed as they come
+	Newest  bool // Sequence: of what an item has to wait for, only the newest counts
 }
 
 type lane[T any] struct {

@@ -1,6 +1,7 @@
 package causality
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/twinspan/twinspan/change"
@@ -69,6 +70,9 @@ func (s *Sequence[T]) Add(p change.Place, f Footprint, rows int, cost int64, wor
 		// and an older one in a lane's hands.
 		if after := s.last[k]; after > s.durable && after != s.seq && !s.faults.NoWaits && !slices.Contains(item.waits, wait{seq: after}) {
 			item.waits = append(item.waits, wait{seq: after})
+			if s.faults.Newest {
+				item.waits = []wait{slices.MaxFunc(item.waits, func(a, b wait) int { return cmp.Compare(a.seq, b.seq) })}
+			}
 		}
 		s.last[k] = s.seq
 	}

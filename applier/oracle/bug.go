@@ -132,6 +132,7 @@ func Bugs() []Bug {
 		{Name: "commits in any order", mode: &ordered, faults: causality.Faults{NoOrder: true}},
 		{Name: "keys ignored", mode: &ordered, faults: causality.Faults{NoWaits: true}},
 		{Name: "keys ignored, any order", mode: &any, faults: causality.Faults{NoWaits: true}},
+		{Name: "only the newest wait kept", mode: &ordered, faults: causality.Faults{Newest: true}},
 		{Name: "half a transaction visible", mode: &ordered, half: true},
 		{Name: "place stored before the rows", mode: &ordered, apart: true},
 		{Name: "place stored before the rows, any order", mode: &any, apart: true},
