@@ -325,8 +325,11 @@ func TestSeededParkingBugs(t *testing.T) {
 		d.start()
 		d.exec("INSERT INTO @t VALUES (1, 99, 'squatter'), (7, 98, 'squatter')")
 		d.feed(d.change("t", nil, row(1, 10, "a")), d.change("t", nil, row(7, 70, "x")))
-		d.feed(d.change("t", row(1, 10, "a"), row(1, 11, "a")))
-		d.feed(d.change("t", row(1, 11, "a"), row(1, 12, "a")))
+		for v := range 2 { // each in a batch of its own, which remembers all keys
+			d.settled()
+			d.feed(d.change("t", row(1, 10+v, "a"), row(1, 11+v, "a")))
+		}
+		d.settled()
 		d.feed(d.change("t", nil, row(2, 11, "b"))) // a key that only the followers had
 		d.settled()
 		d.stop()
