@@ -1,6 +1,23 @@
 package log
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
+
+// LostError is ErrLost with the stretch: an operator ended a segment of which too
+// many members had lost their disks. No entry will ever bear one of its offsets.
+type LostError struct {
+	Stream   string
+	From, To Offset // both included
+}
+
+func (e *LostError) Error() string {
+	return fmt.Sprintf("stream %q: entries %d to %d: %v", e.Stream, e.From, e.To, ErrLost)
+}
+
+// Unwrap is ErrLost.
+func (e *LostError) Unwrap() error { return ErrLost }
 
 // The errors of every engine. They travel over the wire by name, are wrapped
 // with the operation and the identity (stream, segment, offset) they hit, and
@@ -28,6 +45,7 @@ var (
 	// The request can't be met.
 	ErrNoStream     = errors.New("no such stream")
 	ErrTrimmed      = errors.New("trimmed: the wanted entries are no longer kept")
+	ErrLost         = errors.New("lost: the wanted entries may have been confirmed, and are on no disk any more")
 	ErrTooLarge     = errors.New("payload too large")
 	ErrCursorBehind = errors.New("cursor would move backwards")
 	ErrProtocol     = errors.New("protocol violation")

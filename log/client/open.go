@@ -145,11 +145,12 @@ type opening struct {
 	stream  string
 	epoch   log.Epoch
 	outlook outlook
+	lost    *meta.Lost // of a forced close; nil: none is accepted
 }
 
 // advance proposes to the metadata.
-func (c *Client) advance(ctx context.Context, a quorum.Advance) (quorum.Outcome, error) {
-	cmd := meta.Advance{Stream: a.Stream, Epoch: a.Epoch, Open: a.Open, Reason: a.Reason}
+func (c *Client) advance(ctx context.Context, a quorum.Advance, lost *meta.Lost) (quorum.Outcome, error) {
+	cmd := meta.Advance{Stream: a.Stream, Epoch: a.Epoch, Open: a.Open, Reason: a.Reason, Lost: lost}
 	if a.Close != nil {
 		cmd.Close = &meta.Close{Segment: a.Close.Segment, Last: a.Close.Last, LSO: a.Close.LSO, Bytes: a.Close.Bytes, Holders: a.Close.Holders}
 	}

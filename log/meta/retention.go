@@ -50,7 +50,7 @@ func (st *stream) trim(v *View, t *Trim) (bool, error) {
 	st.Lost = st.Lost[max(0, len(st.Lost)-lostMax):]
 	st.live.drop(whole)
 	for _, s := range gone {
-		if slices.Contains(t.Keep, s.Segment) {
+		if slices.Contains(t.Keep, s.Segment) && !s.Lost {
 			kept := *s
 			kept.Compacted = true
 			st.kept.push(&kept)

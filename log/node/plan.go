@@ -47,7 +47,7 @@ func missingCopies(st *meta.Stream, nodes []meta.Node, live func(meta.Node) bool
 		}
 	}
 	for _, g := range st.Segments {
-		if !g.Closed || g.Last < g.First {
+		if !g.Closed || g.Last < g.First || g.Lost {
 			continue
 		}
 		holders, city := holdersOf(g, byID)
