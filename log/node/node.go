@@ -41,7 +41,9 @@ type Config struct {
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 
 	FileBytes    int64 // of a journal file; 64 MiB
-	JournalBytes int64 // closed segments leave the journal while its files are larger; 1 GiB
+	JournalBytes int64 // segments leave the journal while its files are larger; 1 GiB; at twice that appends are slowed
+	// Compression of the segments that have left the journal.
+	Compression  segment.Compression
 	SegmentBytes int64 // a writer of this process closes a segment beyond it; 1 GiB
 	// Policy of the streams that a writer of this process creates; nil: DefaultPolicy.
 	Policy         *meta.Policy
@@ -193,7 +195,7 @@ func New(cfg Config) (*Node, error) {
 		return fail(err)
 	}
 	var err error
-	n.store, err = segment.Open(segment.Config{Dir: cfg.Dir, Name: cfg.Name, FileBytes: files, JournalBytes: cfg.JournalBytes, FS: cfg.FS, Logger: cfg.Logger})
+	n.store, err = segment.Open(segment.Config{Dir: cfg.Dir, Name: cfg.Name, FileBytes: files, JournalBytes: cfg.JournalBytes, Compression: cfg.Compression, FS: cfg.FS, Logger: cfg.Logger})
 	if err != nil {
 		return fail(err)
 	}
