@@ -111,7 +111,7 @@ type Stream struct {
 	Windows  []Window     `json:"windows,omitempty"`
 	Lost     []CursorLost `json:"lost,omitempty"`
 	Gaps     []Gap        `json:"gaps,omitempty"` // the newest ones, ascending
-	Version  uint64       `json:"version"` // grows with every change
+	Version  uint64       `json:"version"`        // grows with every change
 
 	// First is the oldest offset that is kept, but for compacted segments; it is
 	// NextFirst when none is.

@@ -173,8 +173,8 @@ func (r *Recovery) GiveUp(members uint64) {
 // an operator gave up those who may know of one, and all others are sealed.
 func (r *Recovery) Covered() bool {
 	sealed := r.in(sealHere) | r.in(sealAway)
-	if fault.Is(fault.ForcedEarly) && r.given != 0 {
-		return sealed != 0
+	if fault.Is(fault.ForcedEarly) && r.given != 0 && sealed != 0 {
+		return true
 	}
 	return r.empty || r.quorum.Covers(sealed) || r.given != 0 && sealed|r.given == r.quorum.All()
 }
@@ -288,7 +288,7 @@ func (r *Recovery) Close() (c Close, partial, ok bool) {
 	}
 	last, lso, _ := r.End()
 	for i := range r.members {
-		if m := &r.members[i]; (m.state == sealHere || m.state == sealAway) && m.LAC > last {
+		if m := &r.members[i]; (m.state == sealHere || m.state == sealAway) && m.LAC > last && !r.Lost() { // then it says what is lost
 			_ = r.fail(fmt.Errorf("member %s knows entry %d as confirmed, the segment would end at %d: %w",
 				r.desc.Members[i].Node, m.LAC, last, log.ErrSuspect))
 			return Close{}, false, false

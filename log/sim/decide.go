@@ -45,6 +45,7 @@ func (w *world) decide(p *writer) {
 	v := w.view(p)
 	var m quorum.Move
 	if p.phase == phaseOpen {
+		w.giveUp(p)
 		w.copyOn(p)
 		m = p.rec.Decide(w.time(), v, settings.RollAfter)
 	} else {
