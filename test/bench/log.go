@@ -57,7 +57,7 @@ func benchLog(ctx context.Context, s logSettings) (err error) {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context, logSettings, *results) error
-	}{{"compare", compare}, {"streams", manyStreams}, {"cities", twoCities}, {"recovery", recovery}, {"cold", coldStart}, {"codec", codecs}} {
+	}{{"compare", compare}, {"streams", manyStreams}, {"cities", twoCities}, {"recovery", recovery}, {"cold", coldStart}, {"memory", memory}, {"codec", codecs}} {
 		if s.only != "" && !slices.Contains(strings.Split(s.only, ","), part.name) {
 			continue
 		}

@@ -75,7 +75,7 @@ const between = 30 * time.Millisecond
 
 // cityPlaces are a node in each of two cities and a witness in a third; city b is
 // behind the network that delays.
-func cityPlaces(s logSettings) (*wan.Network, []place, error) {
+func cityPlaces(s logSettings, way wan.Way) (*wan.Network, []place, error) {
 	places := []place{
 		{name: "a1", city: "a", listen: freeAddress(), bind: "127.0.1.1"},
 		{name: "b1", city: "b", listen: freeAddress(), bind: "127.0.2.1"},
@@ -86,7 +86,7 @@ func cityPlaces(s logSettings) (*wan.Network, []place, error) {
 		cfg.Cities = append(cfg.Cities, wan.Place{Prefix: netip.MustParsePrefix(fmt.Sprintf("127.0.%d.0/24", i+1)), City: c})
 		for _, d := range []string{"a", "b", "c"} {
 			if c != d {
-				cfg.Ways = append(cfg.Ways, wan.Between{From: c, To: d, Way: wan.Way{Delay: between / 2}})
+				cfg.Ways = append(cfg.Ways, wan.Between{From: c, To: d, Way: way})
 			}
 		}
 		cfg.Gates = append(cfg.Gates, wan.Gate{Name: places[i].name, City: c, Listen: "127.0.0.1:0", Target: places[i].listen})
@@ -103,7 +103,7 @@ func cityPlaces(s logSettings) (*wan.Network, []place, error) {
 
 // twoCities appends from city a with the rule that b must have every entry.
 func twoCities(ctx context.Context, s logSettings, r *results) error {
-	network, places, err := cityPlaces(s)
+	network, places, err := cityPlaces(s, wan.Way{Delay: between / 2})
 	if err != nil {
 		return err
 	}

@@ -262,14 +262,19 @@ func (s *ownSide) flushes(ctx context.Context) (total float64, err error) {
 // log makes a client whose new streams have the rule. Its segments are large
 // enough to stay open: closing them, and what follows, is measured by itself.
 func (s *ownSide) log(city, bind string, rule quorum.NodeRule) (*client.Client, error) {
+	return s.client(client.Config{
+		City: city, Policy: &meta.Policy{Rule: rule, Loss: meta.LossBlock}, WindowBytes: 64 << 20, RetainBytes: 64 << 20, SegmentBytes: 64 << 30,
+		Dial: dialFrom(bind),
+	})
+}
+
+// dialFrom connects from an address; empty: any.
+func dialFrom(bind string) func(ctx context.Context, address string) (net.Conn, error) {
 	d := &net.Dialer{}
 	if bind != "" {
 		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(bind)}
 	}
-	return s.client(client.Config{
-		City: city, Policy: &meta.Policy{Rule: rule, Loss: meta.LossBlock}, WindowBytes: 64 << 20, RetainBytes: 64 << 20, SegmentBytes: 64 << 30,
-		Dial: func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) },
-	})
+	return func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) }
 }
 
 // client makes one that stop closes.
