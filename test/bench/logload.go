@@ -84,7 +84,8 @@ type measured struct {
 	took      time.Duration
 	cpu       float64 // seconds of all processes, this one included
 	deferred  float64 // likewise, spent afterwards on what was put off
-	flushes   float64 // of all nodes; NaN where they are not told
+	flushes   flushes // of all nodes, where they are told
+	machine   float64 // cores of the machine that were busy, with whatever
 	latencies []time.Duration
 }
 

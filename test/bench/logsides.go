@@ -247,14 +247,23 @@ func (s *ownSide) metric(ctx context.Context, i int, name string) (total float64
 	return total, lines.Err()
 }
 
+// flushes are how many, and the seconds they took together.
+type flushes struct{ count, seconds float64 }
+
+func (f flushes) since(before flushes) flushes {
+	return flushes{f.count - before.count, f.seconds - before.seconds}
+}
+
 // flushes of all nodes so far.
-func (s *ownSide) flushes(ctx context.Context) (total float64, err error) {
+func (s *ownSide) flushes(ctx context.Context) (total flushes, err error) {
 	for i := range s.places {
-		v, err := s.metric(ctx, i, "twinspan_log_fsyncs_total")
-		if err != nil {
-			return 0, err
+		for name, sum := range map[string]*float64{"twinspan_log_fsyncs_total": &total.count, "twinspan_log_fsync_seconds_total": &total.seconds} {
+			v, err := s.metric(ctx, i, name)
+			if err != nil {
+				return flushes{}, err
+			}
+			*sum += v
 		}
-		total += v
 	}
 	return total, nil
 }
