@@ -39,9 +39,9 @@ type StreamStats struct {
 	Replicas int
 	Suspect  bool // damage may have taken entries of a replica
 	Cursors  []log.Cursor
-	// By the metadata as the node knows it: windows that are not restored, and
-	// closed segments without the copies that the rule asks for.
-	Windows, Short int
+	// By the metadata as the node knows it: windows that are not restored, closed
+	// segments without the copies that the rule asks for, stretches given up.
+	Windows, Short, Gaps int
 }
 
 // PeerStats says whether another node answers this one.
@@ -81,7 +81,7 @@ func (n *Node) Stats() Stats {
 		at[name] = len(out.Streams)
 		s := StreamStats{Name: name}
 		if st, ok := view.Stream(name); ok {
-			s.Cursors, s.Short = st.Cursors, st.Short
+			s.Cursors, s.Short, s.Gaps = st.Cursors, st.Short, len(st.Gaps)
 			for _, w := range st.Windows {
 				if w.RestoredAt.IsZero() {
 					s.Windows++
@@ -133,13 +133,14 @@ var (
 	descGen     = desc("generation", "Generation of the cluster as the node knows it.")
 	descWindows = desc("unprotected_windows", "Stretches of a stream that were confirmed without its full rule and are not copied yet.", "stream")
 	descShort   = desc("short_segments", "Closed segments of a stream without the copies that its rule asks for.", "stream")
+	descGaps    = desc("gaps", "Stretches of a stream that an operator gave up.", "stream")
 	descLeader  = desc("metadata_leader", "1 while the metadata has a leader, as far as the node knows.")
 	descPeer    = desc("peer_reachable", "1 while another node of the cluster answers this one.", "peer", "peer_city")
 	descStands  = desc("quarantined", "1 while the node stands in quarantine.")
 	all         = []*prometheus.Desc{
 		descAppends, descBytes, descSyncs, descSyncSec, descGroup, descReaders, descWriters, descConns, descRefused,
 		descBroken, descDisk, descStreams, descSuspect, descTrimmed, descFull, descLAC, descFirst, descStored,
-		descPushed, descCopied, descMissing, descGen, descStands, descWindows, descShort, descLeader, descPeer,
+		descPushed, descCopied, descMissing, descGen, descStands, descWindows, descShort, descGaps, descLeader, descPeer,
 	}
 )
 
@@ -213,5 +214,6 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		put(descStored, prometheus.GaugeValue, float64(st.Bytes), st.Name)
 		put(descWindows, prometheus.GaugeValue, float64(st.Windows), st.Name)
 		put(descShort, prometheus.GaugeValue, float64(st.Short), st.Name)
+		put(descGaps, prometheus.GaugeValue, float64(st.Gaps), st.Name)
 	}
 }
