@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +19,8 @@ import (
 	"github.com/twinspan/twinspan/log/node"
 	"github.com/twinspan/twinspan/log/node/nodetest"
 	"github.com/twinspan/twinspan/log/quorum"
+	"github.com/twinspan/twinspan/log/wire"
+	"github.com/twinspan/twinspan/log/wire/link"
 )
 
 // entry of a stream that anybody can check.
@@ -324,6 +328,47 @@ func TestTakeover(t *testing.T) {
 	if _, err := old.OpenWriter(ctx, "s"); err == nil {
 		t.Fatal("a writer on a node in quarantine")
 	}
+	// A node whose export is not complete, whatever it says, does not rejoin: it
+	// exports anew.
+	holder := ""
+	for _, name := range []string{"a1", "a2", "a3"} {
+		if q := c.Node(name).Status().Quarantine; len(q.Files) > 0 {
+			holder = name
+		}
+	}
+	c.Stop(holder)
+	state := filepath.Join(c.Member(holder).Dir, "quarantine", "state.json")
+	b, err := os.ReadFile(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var q node.Quarantine
+	if err := json.Unmarshal(b, &q); err != nil {
+		t.Fatal(err)
+	}
+	q.Files = nil
+	if b, err = json.Marshal(q); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(state, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.Start(holder)
+	var told node.Rejoined
+	if err := rejoin(ctx, c.Node(holder).Addr().String(), node.RejoinOrder{Preview: true}, &told); err != nil || len(told.Unexported) != 1 || told.Unexported[0].From != end+1 {
+		t.Fatalf("%+v, %v", told, err)
+	}
+	if err := rejoin(ctx, c.Node(holder).Addr().String(), node.RejoinOrder{}, &told); !errors.Is(err, log.ErrProtocol) || !strings.Contains(err.Error(), "nobody else has") {
+		t.Fatalf("it rejoins: %v", err)
+	}
+	c.Until("it has exported anew", func() bool {
+		q := c.Node(holder).Status().Quarantine
+		return q.Exported && len(q.Files) > 0
+	})
+	told = node.Rejoined{}
+	if err := rejoin(ctx, c.Node(holder).Addr().String(), node.RejoinOrder{Preview: true}, &told); err != nil || len(told.Unexported) != 0 {
+		t.Fatalf("%+v, %v", told, err)
+	}
 	// One of them rejoins with a fresh identity.
 	if _, err := node.Rejoin(c.Member("a1").Dir); err == nil {
 		t.Fatal("a running node's directory was moved")
@@ -344,4 +389,31 @@ func TestTakeover(t *testing.T) {
 	if _, err := c.Node("b2").Takeover(ctx, node.Attestation{By: "t", Reason: "r", Lost: []string{"b2"}}); !errors.Is(err, log.ErrProtocol) {
 		t.Fatalf("a takeover by a lost node: %v", err)
 	}
+}
+
+// rejoin orders a node to, as an operator's tool does.
+func rejoin(ctx context.Context, address string, o node.RejoinOrder, answer *node.Rejoined) error {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	l := link.New(conn, link.Options{})
+	defer l.Close() // nothing is lost with it
+	b, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	var ok wire.AdminOK
+	for _, step := range []struct{ ask, reply wire.Message }{
+		{&wire.Hello{VersionMin: wire.VersionMin, VersionMax: wire.VersionMax, Purpose: wire.PurposeTool, Client: "test"}, &wire.Welcome{}},
+		{&wire.Admin{Verb: node.AdminRejoin, Request: b}, &ok},
+	} {
+		if err := l.Send(step.ask); err != nil {
+			return err
+		}
+		if err := l.Expect(ctx, step.reply); err != nil {
+			return err
+		}
+	}
+	return json.Unmarshal(ok.Response, answer)
 }

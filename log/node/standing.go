@@ -307,6 +307,25 @@ func (s *standing) finish(files []string, entries int64) error {
 	return nil
 }
 
+// reopen has the export made anew: it lacks something.
+func (s *standing) reopen() error {
+	s.mu.Lock()
+	q := *s.quarantine
+	s.mu.Unlock()
+	q.Exported = false
+	if err := s.store(q); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.quarantine = &q
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
 // take begins and ends a takeover's hold on the node.
 func (s *standing) take(on bool) error {
 	s.mu.Lock()
