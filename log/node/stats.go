@@ -120,6 +120,8 @@ var (
 	descRefused = desc("connections_refused_total", "Connections turned away because too many were open.")
 	descBroken  = desc("connections_broken_total", "Connections dropped because they did not speak the protocol.")
 	descDisk    = desc("disk_bytes", "Bytes of all journal files.")
+	descJournal = desc("journal_bytes", "Bytes of the journal files that hold entries.")
+	descHeld    = desc("append_holds_seconds_total", "Time for which appends were slowed because segments did not leave the journal fast enough.")
 	descStreams = desc("streams", "Streams on the node.")
 	descSuspect = desc("suspect_segments", "Segments in which damage is known.")
 	descTrimmed = desc("trimmed_entries_total", "Entries given up by retention.")
@@ -139,7 +141,7 @@ var (
 	descStands  = desc("quarantined", "1 while the node stands in quarantine.")
 	all         = []*prometheus.Desc{
 		descAppends, descBytes, descSyncs, descSyncSec, descGroup, descReaders, descWriters, descConns, descRefused,
-		descBroken, descDisk, descStreams, descSuspect, descTrimmed, descFull, descLAC, descFirst, descStored,
+		descBroken, descDisk, descJournal, descHeld, descStreams, descSuspect, descTrimmed, descFull, descLAC, descFirst, descStored,
 		descPushed, descCopied, descMissing, descGen, descStands, descWindows, descShort, descGaps, descLeader, descPeer,
 	}
 )
@@ -183,6 +185,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	put(descRefused, prometheus.CounterValue, float64(s.Refused))
 	put(descBroken, prometheus.CounterValue, float64(s.Broken))
 	put(descDisk, prometheus.GaugeValue, float64(g.DiskBytes))
+	put(descJournal, prometheus.GaugeValue, float64(g.JournalBytes))
+	put(descHeld, prometheus.CounterValue, g.Held.Seconds())
 	put(descStreams, prometheus.GaugeValue, float64(len(s.Streams)))
 	put(descSuspect, prometheus.GaugeValue, float64(g.Suspect))
 	put(descTrimmed, prometheus.CounterValue, float64(g.Trimmed))
