@@ -403,6 +403,7 @@ func (c *conn) pushCopy(ctx context.Context, rep *segment.Replica, m wire.Copy, 
 			err = fmt.Errorf("stream %q segment %d: entry %d: %w", m.Stream, m.Segment, q.From, log.ErrElsewhere)
 		}
 		if err != nil {
+			c.node.doubt(m.Stream, err)
 			return errors.Join(err, c.link.Send(wire.ErrorOf(err)))
 		}
 		q.From = next

@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -416,4 +417,51 @@ func rejoin(ctx context.Context, address string, o node.RejoinOrder, answer *nod
 		}
 	}
 	return json.Unmarshal(ok.Response, answer)
+}
+
+// TestDamageIsReported: a reader meets damage on a node. The node says at once that
+// it no longer has all of the segment, and is given it again.
+func TestDamageIsReported(t *testing.T) {
+	c := nodetest.New(t, nodetest.Options{Nodes: []string{"a1", "b1"}})
+	w := open(t, c.Client("a", nil))
+	last := fill(t, w, 60)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.Until("b1 holds the closed segment", func() bool {
+		r := c.Node("b1").Status().Replicas
+		return len(r) == 1 && r[0].Closed && !r[0].Incomplete
+	})
+	disk, hurt := c.Disk("b1"), false
+	files, err := disk.List(c.Member("b1").Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		name := filepath.Join(c.Member("b1").Dir, f.Name)
+		if i := bytes.Index(disk.Bytes(name), entry(30)); i >= 0 {
+			if err := disk.Flip(name, int64(i+3), 1); err != nil {
+				t.Fatal(err)
+			}
+			hurt = true
+		}
+	}
+	if !hurt {
+		t.Fatal("entry 30 is on no disk")
+	}
+	verify(t, c.Client("b", func(c *client.Config) { c.Far = client.FarAnytime }), last) // from b1, then from a1
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)             // the next review of all replicas would come later
+	defer cancel()
+	for {
+		s := c.Node("b1").Status()
+		if s.Keeper.Done > 0 && !s.Replicas[0].Suspect && !s.Replicas[0].Incomplete {
+			break
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatalf("it is not repaired: %+v %+v", s.Keeper, s.Replicas)
+		}
+	}
+	verify(t, c.Client("b", func(c *client.Config) { c.Far = client.FarNever }), last)
 }

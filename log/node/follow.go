@@ -85,6 +85,10 @@ func (n *Node) followView(ctx context.Context) {
 		}
 		select {
 		case <-changed:
+		case name := <-n.doubts:
+			if n.standing.err() == nil {
+				n.settle(ctx, view, name, true)
+			}
 		case <-n.standing.renewed():
 			seen = meta.NewState().View()
 		case <-review.C:
@@ -150,6 +154,19 @@ func (n *Node) settle(ctx context.Context, view *meta.View, stream string, all b
 			}
 		}
 		from = page[len(page)-1].Segment + 1
+	}
+}
+
+// doubt has the replicas of a stream compared with the metadata soon, because a
+// read met damage: it is reported, and repaired, at once. Where too many wait the
+// next review finds it.
+func (n *Node) doubt(stream string, err error) {
+	if !errors.Is(err, log.ErrSuspect) {
+		return
+	}
+	select {
+	case n.doubts <- stream:
+	default:
 	}
 }
 
