@@ -319,8 +319,15 @@ func (st *stream) held(v *View, h *Held) (bool, error) {
 		if !known || n.UUID != h.Member.UUID || n.Witness {
 			return false, fmt.Errorf("segment %d: node %q with directory %s is not registered to store: %w", h.Segment, h.Member.Node, h.Member.UUID, log.ErrStale)
 		}
+		sized := s.Bytes == 0 && h.Bytes > 0
+		if sized {
+			s.Bytes = h.Bytes
+		}
 		if i >= 0 {
-			return false, nil
+			if sized {
+				c.replace(p, &s)
+			}
+			return sized, nil
 		}
 		s.Holders = append(slices.Clip(s.Holders), quorum.Member{Node: n.Name, UUID: n.UUID, City: n.City})
 		slices.SortFunc(s.Holders, func(a, b quorum.Member) int { return strings.Compare(a.Node, b.Node) })

@@ -52,7 +52,7 @@ type Segment struct {
 	Closed   bool       `json:"closed,omitempty"`
 	Last     log.Offset `json:"last,omitempty"`     // of a closed one
 	LSO      log.Offset `json:"lso,omitempty"`      // newest entry up to Last that ends a transaction
-	Bytes    int64      `json:"bytes,omitempty"`    // of its payloads, as the closer knew
+	Bytes    int64      `json:"bytes,omitempty"`    // of its payloads, as the closer knew; else of its records, as a holder counts
 	ClosedAt time.Time  `json:"closed_at,omitzero"` // UTC
 	// Holders are the members, and nodes it was copied to since, that hold all
 	// of a closed segment. It satisfies the stream's rule, or the segment is
@@ -267,6 +267,9 @@ type Held struct {
 	Segment uint32
 	Member  quorum.Member
 	Lost    bool
+	// Bytes of the segment's records as the holder counts them; it becomes the
+	// segment's where who closed it did not know, as a recovery does not.
+	Bytes int64
 }
 
 // Trim gives up closed segments that lie wholly below Before: those in Keep are

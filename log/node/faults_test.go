@@ -136,6 +136,12 @@ func TestWriterGone(t *testing.T) {
 		t.Errorf("recovery takes %v", took)
 	}
 	verify(t, l, last+1)
+	c.Until("the segment that the recovery closed has its size", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), nodetest.Patience)
+		defer cancel()
+		page, err := l.Metadata().Segments(ctx, "s", 1, 1)
+		return err == nil && len(page) == 1 && page[0].Closed && page[0].Bytes > int64(last)
+	})
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -209,8 +209,25 @@ func (n *Node) settleOne(ctx context.Context, view *meta.View, st *meta.Stream, 
 		}
 		info.Compacted = true
 	}
+	if whole && g.Bytes == 0 && info.Bytes > 0 && len(g.Holders) > 0 && g.Holders[0] == n.identity() {
+		if err := n.reportHeld(ctx, st.Name, s.number, info.Bytes); err != nil {
+			return fmt.Errorf("report its size: %w", err)
+		}
+	}
 	r.mark(s.number, whole && info.Compacted == g.Compacted, info.Compacted)
 	return nil
+}
+
+// reportHeld tells the metadata that this node holds all of a segment, and how much
+// that is.
+func (n *Node) reportHeld(ctx context.Context, stream string, number uint32, bytes int64) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err := n.meta().Do(ctx, meta.Command{Held: &meta.Held{Stream: stream, Segment: number, Member: n.identity(), Bytes: bytes}})
+	if errors.Is(err, log.ErrTrimmed) {
+		return nil // retention took it
+	}
+	return err
 }
 
 // reportLost tells the metadata that this node no longer holds all of a segment
