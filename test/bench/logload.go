@@ -158,8 +158,11 @@ func loadOne(ctx context.Context, a appender, window int, until time.Time) (m me
 			}
 		}
 	})
-	for i := 0; err == nil && time.Now().Before(until); i++ {
+	for i := 0; err == nil; i++ {
 		began := time.Now()
+		if !began.Before(until) {
+			break
+		}
 		var t ticket
 		t, err = a.append(ctx, payloads[i%len(payloads)])
 		t.began = began
