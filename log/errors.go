@@ -36,6 +36,10 @@ var (
 	// Decided on metadata that has changed meanwhile: read it again and decide anew.
 	ErrStale = errors.New("the metadata has changed meanwhile")
 
+	// Retry, but only once somebody has done something: one side would not have the
+	// other's certificate. The error says whose, and why.
+	ErrRefused = errors.New("certificate refused")
+
 	// Outcome unknown: the entry may or may not be in the log.
 	ErrUnknown = errors.New("outcome unknown")
 

@@ -46,7 +46,7 @@ func (r *reader) openPatiently(ctx context.Context) (*session, error) {
 	for {
 		s, err := r.open(bounded)
 		var final *finalError
-		if err == nil || !errors.Is(err, log.ErrUnavailable) || errors.As(err, &final) {
+		if err == nil || !errors.Is(err, log.ErrUnavailable) || errors.As(err, &final) || errors.Is(err, log.ErrRefused) {
 			return s, err
 		}
 		if pause.wait(bounded) != nil {

@@ -89,6 +89,8 @@ func (c *conn) farewell(err error) {
 		c.node.mu.Unlock()
 		c.log.Warn().Err(err).Msg("log connection dropped: the peer does not speak the protocol")
 		_ = c.link.Send(wire.ErrorOf(err)) // best effort, it is being dropped
+	case errors.Is(err, log.ErrRefused):
+		c.log.Warn().Err(err).Msg("log connection refused: a certificate")
 	case errors.Is(err, log.ErrGeneration), errors.Is(err, log.ErrIdentity):
 		c.log.Warn().Err(err).Msg("log connection refused")
 		_ = c.link.Send(wire.ErrorOf(err)) // best effort, it is being dropped
