@@ -24,7 +24,7 @@ type rewrite struct {
 	keep   []log.Topic // only these topics stay; nil: all
 	fetch  Fetch       // brings what is missing; nil: it stays missing
 	alone  bool        // nothing that is here may be used
-	yields bool        // it rests while something is appended
+	yields bool        // it rests while something is appended; of the keeper alone
 }
 
 // lockFile takes the right to replace the replica's own file.
@@ -81,10 +81,9 @@ func (s *Store) writeOwn(ctx context.Context, r *Replica, w rewrite) (*archive, 
 		return nil, nil, s.diskError(err)
 	}
 	if w.yields {
-		began := time.Now()
 		aw.pace = func() {
-			s.rest(r, time.Since(began))
-			began = time.Now()
+			s.rest(r, time.Since(s.rested))
+			s.rested = time.Now()
 		}
 	}
 	missing, err := s.fill(ctx, r, w, aw)

@@ -178,6 +178,8 @@ type Store struct {
 	packer  *packer // of replicas' own files
 	scratch scratch
 
+	rested time.Time // when the keeper rested last, or began; only its goroutine
+
 	// Only Open.
 	doubts   []doubt
 	missing  []uint64 // ids of journal files that should be there

@@ -179,12 +179,10 @@ func (s *Store) tidy() error {
 		if !r.tryLockFile() {
 			continue // a repair, or a compaction, does it
 		}
-		began := time.Now()
+		s.rested = time.Now()
 		err := s.leave(r, w)
 		r.unlockFile()
-		if worked := time.Since(began); worked < restSlice { // of a larger one the blocks were paced
-			s.rest(nil, worked)
-		}
+		s.rest(nil, time.Since(s.rested))
 		if err != nil && !errors.Is(err, log.ErrElsewhere) {
 			return fmt.Errorf("move %s out of the journal: %w", r.id, err)
 		}
