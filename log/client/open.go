@@ -190,6 +190,14 @@ func (o *outlook) learn(st *meta.Stream) {
 	}
 	v := &o.view
 	v.Rule, v.Degraded, v.Spare, v.DegradeAfter = o.stream.Policy.Rule, o.stream.Degraded, o.client.cfg.Spare, 0
+	v.Seen = nil
+	for i := range o.stream.Segments {
+		for _, m := range o.stream.Segments[i].Members {
+			if !slices.Contains(v.Seen, m.City) {
+				v.Seen = append(v.Seen, m.City)
+			}
+		}
+	}
 	if o.stream.Policy.Loss == meta.LossDegradeAfter {
 		v.DegradeAfter = o.stream.Policy.After
 	}

@@ -357,8 +357,8 @@ func (r *Recovery) Decide(now time.Duration, v *View, graceAfter time.Duration) 
 		return Move{Verb: Roll, Plan: plan, Reason: plan.Reason}
 	}
 	if err != nil && v.DegradeAfter > 0 && waited >= v.DegradeAfter {
-		if city, ok := v.dispensable(r.desc.Stream, nil); ok {
-			return Move{Verb: Degrade, City: city, Reason: "the rule could not be met for " + waited.String()}
+		if m, ok := v.weaker(r.desc.Stream, "the rule could not be met for "+waited.String(), nil); ok {
+			return m
 		}
 	}
 	if waited >= graceAfter {
