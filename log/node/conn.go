@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -116,6 +118,9 @@ func (c *conn) greet(ctx context.Context) error {
 		return err
 	}
 	c.log = c.log.With().Str("client", printable(c.hello.Client)).Logger()
+	if err := c.isNode(); err != nil {
+		return err
+	}
 	if err := c.node.welcome(&c.hello); err != nil {
 		return err
 	}
@@ -124,6 +129,21 @@ func (c *conn) greet(ctx context.Context) error {
 		Version: v, Node: c.node.cfg.Name, UUID: c.node.store.UUID(), City: c.node.cfg.City,
 		Generation: c.node.store.Generation(), IdleMS: uint32(c.node.cfg.IdleTimeout / time.Millisecond),
 	})
+}
+
+// isNode refuses a peer that says it is a node and shows a certificate that is not
+// one: only nodes may take part in the metadata's consensus and in repair.
+func (c *conn) isNode() error {
+	t, secure := c.raw.(interface{ ConnectionState() tls.ConnectionState })
+	if c.hello.Purpose != wire.PurposeNode || !secure {
+		return nil
+	}
+	chain := t.ConnectionState().PeerCertificates
+	if len(chain) == 0 || slices.Contains(chain[0].ExtKeyUsage, x509.ExtKeyUsageServerAuth) {
+		return nil // without certificates of clients the listener's own rules hold
+	}
+	return fmt.Errorf("%q says it is a node, and its certificate (%s) is a client's: %w: %w",
+		printable(c.hello.Client), printable(chain[0].Subject.CommonName), log.ErrRefused, log.ErrIdentity)
 }
 
 // printable bounds what a peer can put into the log.
