@@ -93,6 +93,7 @@ func (c *conn) farewell(err error) {
 		_ = c.link.Send(wire.ErrorOf(err)) // best effort, it is being dropped
 	case errors.Is(err, log.ErrRefused):
 		c.log.Warn().Err(err).Msg("log connection refused: a certificate")
+		_ = c.link.Send(wire.ErrorOf(err)) // best effort: where there was no handshake it fails at once
 	case errors.Is(err, log.ErrGeneration), errors.Is(err, log.ErrIdentity):
 		c.log.Warn().Err(err).Msg("log connection refused")
 		_ = c.link.Send(wire.ErrorOf(err)) // best effort, it is being dropped
