@@ -215,7 +215,7 @@ func (s *standing) run(ctx context.Context, n *Node) {
 			s.judge(ctx)
 			pause = time.Second
 		case open:
-			n.dropAll()
+			n.dropFlows() // who looks may stay, for its answer
 			if err := n.export(ctx); err != nil && ctx.Err() == nil {
 				n.log.Warn().Err(err).Msg("what only this node has is not exported yet")
 				s.problem(err)
