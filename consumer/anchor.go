@@ -45,6 +45,11 @@ func (c *Consumer) anchor(ctx context.Context) error {
 	for step := log.Offset(0); ; step = max(anchorStep, step*8) {
 		from := max(b.First, place.Offset-step)
 		done, err := c.compare(ctx, from, place.Offset, b.LSO, applied)
+		var lost *log.LostError
+		if errors.As(err, &lost) && lost.To < place.Offset {
+			b.First = lost.To + 1 // behind a gap the log begins anew
+			continue
+		}
 		if err != nil || done {
 			return err
 		}
@@ -77,6 +82,9 @@ func (c *Consumer) compare(ctx context.Context, from, at, end log.Offset, applie
 			if !met {
 				return false, fmt.Errorf("%w: entry %d holds no changes", errOther, at)
 			}
+			return false, nil
+		}
+		if errors.Is(err, log.ErrLost) && met {
 			return false, nil
 		}
 		if err != nil {

@@ -179,12 +179,18 @@ func (c *Consumer) lookAhead(ctx context.Context, e log.Entry, id string) (bool,
 	r, err := c.log.OpenReader(ctx, c.cfg.Stream, log.ReaderOptions{
 		From: e.Offset + 1, Topics: []log.Topic{log.TopicData}, Committed: true,
 	})
+	if errors.Is(err, log.ErrLost) {
+		return false, nil // no transaction goes on behind a gap: another epoch begins there
+	}
 	if err != nil {
 		return false, fmt.Errorf("look for the end of %s: %w", id, err)
 	}
 	defer c.shut(r)
 	for {
 		n, err := r.Next(ctx)
+		if errors.Is(err, log.ErrLost) {
+			return false, nil
+		}
 		if err != nil {
 			return false, fmt.Errorf("look for the end of %s: %w", id, err)
 		}

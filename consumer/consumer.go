@@ -145,6 +145,9 @@ func (c *Consumer) Run(ctx context.Context) error {
 		case errors.As(err, &sunk):
 			return fmt.Errorf("consumer of stream %s at %d: %w", c.cfg.Stream, c.next.Offset, sunk.err)
 		}
+		if c.passed(ctx, err) {
+			continue
+		}
 		if c.next != before {
 			pause = retryMin
 		}

@@ -31,6 +31,7 @@ type Code string
 const (
 	CodeOther    Code = "LOG_OTHER"      // the log is not the one the sink was fed from
 	CodeTrimmed  Code = "LOG_TRIMMED"    // what the sink needs is no longer kept
+	CodeLost     Code = "LOG_LOST"       // the log lost entries, and an operator gave them up
 	CodeDamaged  Code = "LOG_DAMAGED"    // stored bytes are damaged, or no batch
 	CodeSchema   Code = "SCHEMA_UNKNOWN" // a row of a table version that was not published
 	CodeRun      Code = "RUN_BROKEN"     // parts of a transaction do not fit together
@@ -58,6 +59,9 @@ func assess(err error) (Code, string) {
 			"from the GTID set that the target has applied (producer.start)"
 	case errors.Is(err, log.ErrTrimmed):
 		return CodeTrimmed, "the target is too far behind: seed it anew and start from there"
+	case errors.Is(err, log.ErrLost):
+		return CodeLost, "twinspan log status shows the gap and why. Where the target had applied nothing of it, twinspan cursor seek GROUP --to its last offset " +
+			"says that the loss is known, and the consumer goes on behind it; otherwise seed the target anew"
 	case errors.Is(err, log.ErrSuspect):
 		return CodeDamaged, "the log node has damaged bytes: see its log; restore them or seed the target anew"
 	case errors.Is(err, change.ErrMalformed), errors.Is(err, gtid.ErrInvalid), errors.Is(err, gtid.ErrFlavor):

@@ -1,6 +1,23 @@
 package log
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
+
+// LostError is ErrLost with the stretch: an operator ended a segment of which too
+// many members had lost their disks. No entry will ever bear one of its offsets.
+type LostError struct {
+	Stream   string
+	From, To Offset // both included
+}
+
+func (e *LostError) Error() string {
+	return fmt.Sprintf("stream %q: entries %d to %d: %v", e.Stream, e.From, e.To, ErrLost)
+}
+
+// Unwrap is ErrLost.
+func (e *LostError) Unwrap() error { return ErrLost }
 
 // The errors of every engine. They travel over the wire by name, are wrapped
 // with the operation and the identity (stream, segment, offset) they hit, and
@@ -19,6 +36,10 @@ var (
 	// Decided on metadata that has changed meanwhile: read it again and decide anew.
 	ErrStale = errors.New("the metadata has changed meanwhile")
 
+	// Retry, but only once somebody has done something: one side would not have the
+	// other's certificate. The error says whose, and why.
+	ErrRefused = errors.New("certificate refused")
+
 	// Outcome unknown: the entry may or may not be in the log.
 	ErrUnknown = errors.New("outcome unknown")
 
@@ -28,6 +49,7 @@ var (
 	// The request can't be met.
 	ErrNoStream     = errors.New("no such stream")
 	ErrTrimmed      = errors.New("trimmed: the wanted entries are no longer kept")
+	ErrLost         = errors.New("lost: the wanted entries may have been confirmed, and are on no disk any more")
 	ErrTooLarge     = errors.New("payload too large")
 	ErrCursorBehind = errors.New("cursor would move backwards")
 	ErrProtocol     = errors.New("protocol violation")

@@ -33,6 +33,11 @@ func readTail(ctx context.Context, l log.Log, stream string, b log.Bounds, flavo
 	for back := log.Offset(tailFirst); ; back *= 4 {
 		from := max(b.First, b.LSO-back+1)
 		set, found, err := readRange(ctx, l, stream, from, b.LSO, flavor)
+		var lost *log.LostError
+		if errors.As(err, &lost) && lost.To < b.LSO {
+			b.First = lost.To + 1 // what was written behind a gap began with a whole set
+			continue
+		}
 		if err != nil {
 			return gtid.Set{}, fmt.Errorf("read the tail of %s from %d: %w", stream, from, err)
 		}

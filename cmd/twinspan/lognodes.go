@@ -196,13 +196,17 @@ alone holds a segment, unless --force says that those entries are lost.`,
 func (a *app) nodesRejoin() *cobra.Command {
 	var agreed consent
 	var address string
+	var leave bool
 	c := &cobra.Command{
 		Use:   "rejoin NODE",
 		Short: "Take a quarantined node in again, after a takeover",
 		Long: `A node whose city was given up by a takeover stands aside when it learns of it, and
 exports what only it had to files. This makes it empty and takes it in again under
 a fresh identity; repair then copies to it. Its old directory is kept aside on its
-machine, and so is the export: nothing is deleted.`,
+machine, and so is the export: nothing is deleted. It is refused while the node has
+entries that nobody else has, by what the cluster lists now, and that are in no file
+of the export; they are exported then, or --leave-behind leaves them in the old
+directory.`,
 		Example: "  twinspan log nodes rejoin a1\n  twinspan log nodes rejoin a1 --yes --reason \"city a has power again\"",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, names []string) error {
@@ -227,16 +231,21 @@ machine, and so is the export: nothing is deleted.`,
 				Address string           `json:"address"`
 				State   node.State       `json:"state"`
 				Export  *node.Quarantine `json:"quarantine,omitempty"`
-				Changed bool             `json:"changed"`
-			}{"rejoin", names[0], at, s.State, s.Quarantine, false}
+				// Unexported are entries that nobody else has and no file of the export.
+				Unexported []node.Unexported `json:"unexported"`
+				Changed    bool              `json:"changed"`
+			}{"rejoin", names[0], at, s.State, s.Quarantine, []node.Unexported{}, false}
 			if s.State != node.StateQuarantined {
 				return cli.Fail(cli.ExitUnsafe, fmt.Errorf("node %s is %s, not quarantined: there is nothing to rejoin", names[0], s.State), "twinspan log nodes shows the states")
 			}
-			if q := s.Quarantine; agreed.yes && q != nil && !q.Exported {
+			var left node.Rejoined
+			unknown := client.Admin(c.Context(), at, node.AdminRejoin, node.RejoinOrder{Preview: true}, &left)
+			r.Unexported = append(r.Unexported, left.Unexported...)
+			if q := s.Quarantine; agreed.yes && !leave && q != nil && !q.Exported {
 				return cli.Fail(cli.ExitUnsafe, fmt.Errorf("node %s has not exported yet what only it had: %s", names[0], q.Problem), "remove the reason (room on its disk?), and try again")
 			}
 			if agreed.yes {
-				if err := client.Admin(c.Context(), at, node.AdminRejoin, map[string]string{"reason": agreed.reason}, nil); err != nil {
+				if err := client.Admin(c.Context(), at, node.AdminRejoin, node.RejoinOrder{Reason: agreed.reason, LeaveBehind: leave}, nil); err != nil {
 					return opsError(err)
 				}
 				r.Changed = true
@@ -246,6 +255,12 @@ machine, and so is the export: nothing is deleted.`,
 				if q := s.Quarantine; q != nil {
 					p.Printf("  generation %d was begun without it; it learnt that from %s\n", q.Generation, q.LearntFrom)
 					p.Printf("  what only it had: %d entries, exported to %s\n", q.Entries, strings.Join(q.Files, ", "))
+				}
+				for _, x := range r.Unexported {
+					p.Printf("  %s\n", p.Paint("red", fmt.Sprintf("not exported: entries %d to %d of %s, segment %d, which nobody else has", x.From, x.To, x.Stream, x.Segment)))
+				}
+				if unknown != nil {
+					p.Printf("  whether anything is not exported can't be told now: %s\n", cli.OneLine(unknown.Error()))
 				}
 				if r.Changed {
 					p.Printf("\nIt joins with a fresh identity. twinspan log nodes shows what repair has still to bring it.\n")
@@ -258,6 +273,7 @@ machine, and so is the export: nothing is deleted.`,
 		},
 	}
 	agreed.flags(c)
+	c.Flags().BoolVar(&leave, "leave-behind", false, "also while entries that nobody else has are not exported")
 	c.Flags().StringVar(&address, "address", "", "where the node is, host:port, if nobody knows it any more")
 	return c
 }

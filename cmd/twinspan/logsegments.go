@@ -20,7 +20,8 @@ func (a *app) logSegments() *cobra.Command {
 		Short: "List a stream's segments: offsets, members, who holds all of them",
 		Long: `A stream is a chain of segments. Members and rule of a segment never change; on
 trouble the writer closes one and opens the next. Holders have all of a closed
-segment. PARTIAL: the holders do not satisfy the stream's rule, repair has to copy.`,
+segment. PARTIAL: the holders do not satisfy the stream's rule, repair has to copy.
+LOST: offsets that a forced close passed over; nobody has an entry there.`,
 		Example: "  twinspan log segments payments\n  twinspan log segments payments --from 100 --limit 20\n  twinspan log segments payments -o json",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, names []string) error {
@@ -72,6 +73,7 @@ segment. PARTIAL: the holders do not satisfy the stream's rule, repair has to co
 	}
 	c.Flags().Uint32Var(&from, "from", 1, "first number")
 	c.Flags().IntVarP(&limit, "limit", "n", 100, "at most so many")
+	c.AddCommand(a.segmentsClose())
 	return c
 }
 
@@ -81,9 +83,14 @@ func printSegments(p *cli.Printer, all []meta.Segment, rule quorum.NodeRule) {
 		last, bytes, state := "", "", "open"
 		if s.Closed {
 			last, bytes, state = fmt.Sprint(s.Last), size(s.Bytes), "closed "+s.ClosedAt.UTC().Format(time.DateTime)
-			if _, err := rule.Of(s.Holders); err != nil {
+			if _, err := rule.Of(s.Holders); err != nil && !s.Lost {
 				state = p.Paint("red", "PARTIAL")
 			}
+		}
+		if s.Lost {
+			state = p.Paint("red", "LOST") + " " + s.ClosedAt.UTC().Format(time.DateTime)
+			rows = append(rows, []string{fmt.Sprint(s.Segment), fmt.Sprint(s.First), last, fmt.Sprint(s.Epoch), "-", "-", "-", "nobody", state})
+			continue
 		}
 		if s.Compacted {
 			state += ", compacted"

@@ -120,6 +120,7 @@ func printStream(p *cli.Printer, s *ops.StreamView) {
 	for _, c := range s.Cursors {
 		p.Printf("  reader  %s needs entries from %d on, %d of them are here\n", c.Group, c.Offset+1, max(0, int64(s.LAC-c.Offset)))
 	}
+	printGaps(p, s.Gaps)
 	for _, w := range s.Windows {
 		to := "now"
 		if w.To > log.None {
@@ -132,6 +133,16 @@ func printStream(p *cli.Printer, s *ops.StreamView) {
 		default:
 			p.Printf("  window  %s since %s: %s\n", p.Paint("red", fmt.Sprintf("%d to %s UNPROTECTED", w.From, to)), since, cli.OneLine(w.Reason))
 		}
+	}
+}
+
+func printGaps(p *cli.Printer, gaps []meta.Gap) {
+	for _, g := range gaps {
+		by := ""
+		if g.By != "" {
+			by = ", " + g.By
+		}
+		p.Printf("  gap     %s since %s: %s%s\n", p.Paint("red", fmt.Sprintf("%d to %d LOST", g.From, g.To)), g.At.UTC().Format(time.RFC3339), cli.OneLine(g.Reason), by)
 	}
 }
 

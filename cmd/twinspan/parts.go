@@ -13,6 +13,7 @@ import (
 	"github.com/twinspan/twinspan/internal/config"
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/node"
+	"github.com/twinspan/twinspan/log/segment"
 	"github.com/twinspan/twinspan/producer"
 	"github.com/twinspan/twinspan/producer/binlog"
 )
@@ -65,6 +66,15 @@ func exceptionRules(a *config.Applier) applier.Exceptions {
 	return out
 }
 
+// compressionOf a name that was validated.
+func compressionOf(name string) segment.Compression {
+	c, err := segment.ParseCompression(name)
+	if err != nil {
+		panic("node.compression was not validated: " + err.Error()) // a caller's bug, not an input
+	}
+	return c
+}
+
 func nodeConfig(c *config.Config, s security, logger zerolog.Logger) node.Config {
 	var cluster []node.ClusterNode
 	for _, n := range c.Node.Cluster {
@@ -76,7 +86,7 @@ func nodeConfig(c *config.Config, s security, logger zerolog.Logger) node.Config
 	}
 	return node.Config{
 		Name: c.Node.Name, City: c.City, Dir: c.Node.Dir, Listen: c.Node.Listen, Cluster: cluster, Accepted: s.node.Accepted, Dial: dialer(c, s.node),
-		FileBytes: int64(c.Node.JournalFileBytes), JournalBytes: int64(c.Node.JournalBytes), Policy: &policy, RepairBytesPerSecond: int64(c.Node.RepairRate), Version: version,
+		FileBytes: int64(c.Node.JournalFileBytes), JournalBytes: int64(c.Node.JournalBytes), Compression: compressionOf(c.Node.Compression), Policy: &policy, RepairBytesPerSecond: int64(c.Node.RepairRate), Version: version,
 		Logger: logger.With().Str("role", string(config.RoleNode)).Logger(),
 	}
 }

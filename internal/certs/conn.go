@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/twinspan/twinspan/log"
 )
 
 // Dial is how a connection to host:port is made.
@@ -101,7 +103,7 @@ func (c *conn) Write(b []byte) (int, error) {
 }
 
 // ErrRefused is a handshake that one of the sides would not complete.
-var ErrRefused = errors.New("certificate refused")
+var ErrRefused = log.ErrRefused
 
 // explain adds who refused whose certificate, and what to do. Other errors stay
 // as they are.

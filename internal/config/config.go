@@ -75,9 +75,11 @@ type Node struct {
 	Dir string `yaml:"dir"`
 	// JournalFileBytes is the size of one pre-written journal file.
 	JournalFileBytes Bytes `yaml:"journal_file_bytes"`
-	// JournalBytes is from when on closed segments move from the journal to
-	// files of their own.
+	// JournalBytes is from when on segments move from the journal to files of
+	// their own, also while entries are appended; at twice that appends are slowed.
 	JournalBytes Bytes `yaml:"journal_bytes"`
+	// Compression of these files: s2, zstd or none.
+	Compression string `yaml:"compression"`
 	// RepairRate bounds what this node copies to repair closed segments, per second.
 	RepairRate Bytes   `yaml:"repair_rate"`
 	TLS        NodeTLS `yaml:"tls"`
@@ -234,6 +236,7 @@ func Default() *Config {
 			Listen:           "127.0.0.1:7040",
 			JournalFileBytes: 64 << 20,
 			JournalBytes:     1 << 30,
+			Compression:      "s2",
 			RepairRate:       64 << 20,
 		},
 		Log: Log{

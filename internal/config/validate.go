@@ -169,6 +169,14 @@ func (v *validator) node() {
 	if n.JournalBytes < 2*n.JournalFileBytes {
 		v.problem("node.journal_bytes", "%s is less than two journal files of %s", n.JournalBytes, n.JournalFileBytes)
 	}
+	ways := []string{"s2", "zstd", "none"}
+	if !slices.Contains(ways, n.Compression) {
+		hint := "use " + strings.Join(ways, ", ")
+		if near := nearest(n.Compression, ways); near != "" {
+			hint = "did you mean " + near + "?"
+		}
+		v.problem("node.compression", "unknown compression %q; %s", n.Compression, hint)
+	}
 	bytesBetween(v, "node.repair_rate", n.RepairRate, 64<<10, 1<<40)
 	v.cluster()
 	if v.c.Admin.Listen == n.Listen {

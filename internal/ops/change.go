@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/meta"
@@ -13,16 +15,46 @@ import (
 	"github.com/twinspan/twinspan/log/quorum"
 )
 
-// anyStatus is the status of the first seed that answers, and its address.
+// anyStatus is the status of a seed that answers, and its address.
 func (c *Client) anyStatus(ctx context.Context) (node.ClusterStatus, string, error) {
-	var errs []error
+	return c.statusOf(ctx, func(node.ClusterStatus) bool { return true })
+}
+
+// statusOf asks all seeds at once, for a city that is cut off may swallow what is
+// sent to it, and takes the first answer that will do; if none does, any other.
+func (c *Client) statusOf(ctx context.Context, will func(node.ClusterStatus) bool) (node.ClusterStatus, string, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer cancel()
+	type answer struct {
+		status  node.ClusterStatus
+		address string
+		err     error
+	}
+	answers := make(chan answer, len(c.cfg.Seeds)) // owner: this function; bound: one for each seed; never closed
 	for _, seed := range c.cfg.Seeds {
-		var s node.ClusterStatus
-		err := c.Admin(ctx, seed, node.AdminStatus, struct{}{}, &s)
-		if err == nil {
-			return s, seed, nil
+		all.Go(func() {
+			a := answer{address: seed}
+			a.err = c.Admin(ctx, seed, node.AdminStatus, struct{}{}, &a.status)
+			answers <- a
+		})
+	}
+	var errs []error
+	var other *answer
+	for range c.cfg.Seeds {
+		a := <-answers
+		switch {
+		case a.err != nil:
+			errs = append(errs, a.err)
+		case will(a.status):
+			return a.status, a.address, nil
+		case other == nil:
+			other = &a
 		}
-		errs = append(errs, err)
+	}
+	if other != nil {
+		return other.status, other.address, nil
 	}
 	return node.ClusterStatus{}, "", errors.Join(errs...)
 }
@@ -138,31 +170,50 @@ func (c *Client) Degrade(ctx context.Context, stream, city string, off bool, by,
 	return c.Change(ctx, meta.Command{Degrade: &meta.Degrade{Stream: stream, City: city, Off: off, Reason: reason}}, by, reason)
 }
 
+// lostPatience is how long a node of a city that is said to be lost is waited for
+// before it is taken for lost.
+const lostPatience = 3 * time.Second
+
 // Takeover previews or carries out a forced takeover: the nodes of the lost cities
 // are given up. It refuses while the metadata has a leader, and while one of those
 // nodes still answers. previewed is what an operator saw; carried out it must be
 // the same nodes that are given up.
 func (c *Client) Takeover(ctx context.Context, cities []string, by, reason string, preview bool) (*node.Takeover, error) {
+	// Nodes that are cut off may swallow what is sent to them: everything is asked
+	// at once, and not for long.
 	short, cancel := context.WithTimeout(ctx, leaderPatience)
-	_, err := c.meta.Nodes(short)
-	cancel()
-	if err == nil {
+	defer cancel()
+	var led error
+	var leader sync.WaitGroup
+	leader.Go(func() { _, led = c.meta.Nodes(short) })
+	s, at, err := c.statusOf(short, func(s node.ClusterStatus) bool { return !slices.Contains(cities, s.City) })
+	alive := make([]bool, len(s.Nodes))
+	probe, end := context.WithTimeout(ctx, lostPatience)
+	defer end()
+	each(len(s.Nodes), func(i int) {
+		if slices.Contains(cities, s.Nodes[i].City) {
+			_, err := c.Hello(probe, s.Nodes[i].Address)
+			alive[i] = err == nil
+		}
+	})
+	leader.Wait()
+	follows := slices.ContainsFunc(s.Nodes, func(n node.Peer) bool { return n.Name == s.Leader && !slices.Contains(cities, n.City) })
+	if led == nil || follows {
 		return nil, fmt.Errorf("the metadata has a leader, so a majority lives: a takeover would give nodes up for nothing (log degrade lets a stream go on without a city): %w", log.ErrProtocol)
 	}
-	s, at, err := c.anyStatus(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var lost, left []string
 	found := map[string]bool{}
-	for _, n := range s.Nodes {
+	for i, n := range s.Nodes {
 		if !slices.Contains(cities, n.City) {
 			left = append(left, n.Name)
 			continue
 		}
 		found[n.City] = true
 		lost = append(lost, n.Name)
-		if _, err := c.Hello(ctx, n.Address); err == nil {
+		if alive[i] {
 			return nil, fmt.Errorf("node %s of city %s answers at %s: it is not cut off; stop it, or cut it off, first: %w", n.Name, n.City, n.Address, log.ErrProtocol)
 		}
 		if n.Name == s.Node {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/twinspan/twinspan/log/quorum"
 )
 
 // judge says in words what is not as it should be.
@@ -36,6 +38,22 @@ func (o *Overview) judge() {
 		for _, l := range s.Lost {
 			say("stream %s: group %s lost entries %d to %d to the cap on %s", s.Name, l.Group, l.From, l.To, l.At.UTC().Format(time.RFC3339))
 		}
+		for _, g := range s.Gaps {
+			var before []string
+			for _, c := range s.Cursors {
+				if c.Offset < g.To {
+					before = append(before, c.Group)
+				}
+			}
+			if len(before) > 0 {
+				say("stream %s: entries %d to %d were given up on %s (%s), and %s has to be moved behind them: twinspan cursor seek GROUP --to %d",
+					s.Name, g.From, g.To, g.At.UTC().Format(time.RFC3339), g.Reason, strings.Join(before, ", "), g.To)
+			}
+		}
+		if s.Open && !s.covered() {
+			say("stream %s: segment %d can't be ended any more, too many of its members lost their disks: twinspan log segments close %s --force says what is left",
+				s.Name, s.Segment, s.Name)
+		}
 		if len(s.Degraded) > 0 {
 			say("stream %s does without %s", s.Name, strings.Join(s.Degraded, ", "))
 		}
@@ -55,4 +73,24 @@ func (o *Overview) judge() {
 			say("node %s holds %d damaged replicas", n.Name, n.Suspect)
 		}
 	}
+}
+
+// covered says that the members whose directories are still there know of all that
+// was confirmed.
+func (s *StreamView) covered() bool {
+	var all, left []quorum.Member
+	for _, m := range s.Members {
+		x := quorum.Member{Node: m.Node, City: m.City}
+		if all = append(all, x); m.Gone {
+			left = append(left, x)
+		}
+	}
+	if _, err := s.NodeRule.Of(all); err != nil {
+		return true
+	}
+	if len(left) == 0 {
+		return true
+	}
+	_, err := s.NodeRule.Of(left) // those who are gone could not have confirmed anything by themselves
+	return err != nil
 }

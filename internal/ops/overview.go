@@ -47,23 +47,26 @@ type NodeView struct {
 
 // StreamView is one stream.
 type StreamView struct {
-	Name     string      `json:"name"`
-	Epoch    log.Epoch   `json:"epoch"`
-	Owner    string      `json:"owner,omitempty"`
-	First    log.Offset  `json:"first"`
-	LAC      log.Offset  `json:"lac"` // the newest that any member knows; -1: none
-	Segment  uint32      `json:"segment"`
-	Open     bool        `json:"open"` // somebody can append to it
-	Rule     string      `json:"rule"` // of the newest segment
-	Policy   meta.Policy `json:"policy"`
-	Degraded []string    `json:"degraded,omitempty"`
+	Name    string     `json:"name"`
+	Epoch   log.Epoch  `json:"epoch"`
+	Owner   string     `json:"owner,omitempty"`
+	First   log.Offset `json:"first"`
+	LAC     log.Offset `json:"lac"` // the newest that any member knows; -1: none
+	Segment uint32     `json:"segment"`
+	Open    bool       `json:"open"` // somebody can append to it
+	Rule    string     `json:"rule"` // of the newest segment
+	// NodeRule is Rule as the metadata has it.
+	NodeRule quorum.NodeRule `json:"node_rule"`
+	Policy   meta.Policy     `json:"policy"`
+	Degraded []string        `json:"degraded,omitempty"`
 	// Protected: what is confirmed now has the policy's rule.
 	Protected bool              `json:"protected"`
 	Members   []MemberView      `json:"members"` // of the newest segment
 	Windows   []meta.Window     `json:"windows,omitempty"`
 	Cursors   []log.Cursor      `json:"cursors,omitempty"`
 	Lost      []meta.CursorLost `json:"lost,omitempty"`
-	Short     int               `json:"short"` // closed segments that repair has to copy
+	Gaps      []meta.Gap        `json:"gaps,omitempty"` // offsets that were given up
+	Short     int               `json:"short"`          // closed segments that repair has to copy
 }
 
 // MemberView is one member of a stream's newest segment.
@@ -208,14 +211,14 @@ func (c *Client) stream(ctx context.Context, store meta.Store, name string, node
 	}
 	v := StreamView{
 		Name: name, Epoch: st.Epoch, Owner: st.Owner, First: st.First, LAC: st.NextFirst - 1, Policy: st.Policy, Degraded: st.Degraded,
-		Rule: st.Policy.Rule.String(), Protected: len(st.Degraded) == 0, Windows: st.Windows, Cursors: st.Cursors, Lost: st.Lost, Short: st.Short,
+		Rule: st.Policy.Rule.String(), Protected: len(st.Degraded) == 0, Windows: st.Windows, Cursors: st.Cursors, Lost: st.Lost, Gaps: st.Gaps, Short: st.Short,
 		Members: []MemberView{},
 	}
 	if len(st.Segments) == 0 {
 		return v, nil
 	}
 	s := st.Segments[len(st.Segments)-1]
-	v.Segment, v.Open, v.Rule, v.Protected = s.Segment, !s.Closed, s.Rule.String(), s.Protected
+	v.Segment, v.Open, v.Rule, v.NodeRule, v.Protected = s.Segment, !s.Closed, s.Rule.String(), s.Rule, s.Protected
 	if s.Closed {
 		v.LAC = s.Last
 	}

@@ -105,7 +105,7 @@ func (c *Client) Verify(ctx context.Context, o VerifyOptions) (*Report, error) {
 				break
 			}
 			for i := range page {
-				if o.Segment > 0 && page[i].Segment != o.Segment {
+				if o.Segment > 0 && page[i].Segment != o.Segment || page[i].Lost {
 					continue
 				}
 				check, listed, err := c.verifySettled(ctx, page[i], nodes, seed)

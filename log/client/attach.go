@@ -46,7 +46,7 @@ func (r *reader) openPatiently(ctx context.Context) (*session, error) {
 	for {
 		s, err := r.open(bounded)
 		var final *finalError
-		if err == nil || !errors.Is(err, log.ErrUnavailable) || errors.As(err, &final) {
+		if err == nil || !errors.Is(err, log.ErrUnavailable) || errors.As(err, &final) || errors.Is(err, log.ErrRefused) {
 			return s, err
 		}
 		if pause.wait(bounded) != nil {
@@ -156,6 +156,21 @@ func (r *reader) attach(ctx context.Context) (*session, error) {
 	r.mu.Unlock()
 	if !ok {
 		return nil, errNotThere
+	}
+	if seg.Lost && r.kept() { // what is kept for ever is published anew before the first row that needs it
+		r.mu.Lock()
+		r.next = seg.Last + 1
+		if r.options.To > 0 && r.next >= r.options.To {
+			r.next = r.options.To
+			r.wakeLocked()
+			r.mu.Unlock()
+			return nil, errNotThere // and nothing has to be
+		}
+		r.mu.Unlock()
+		return r.attach(ctx)
+	}
+	if seg.Lost {
+		return nil, &finalError{&log.LostError{Stream: r.stream, From: seg.First, To: seg.Last}}
 	}
 	if seg.First > r.next {
 		if !r.kept() {
@@ -375,6 +390,9 @@ func (r *reader) elsewhere(ctx context.Context, s *session, next log.Offset) (st
 	seg, ok, err := segmentAt(ctx, c.meta, &st, next)
 	if err != nil || !ok {
 		return "", err
+	}
+	if seg.Lost {
+		return fmt.Sprintf("segment %d is lost", seg.Segment), nil
 	}
 	if seg.Closed {
 		if len(seg.Holders) == 0 || r.options.Committed && seg.LSO < next {

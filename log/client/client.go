@@ -26,6 +26,7 @@ type Client struct {
 	book       book
 	cursors    cursors
 	stats      counters
+	refused    sync.Map // address → time.Time: when a refused certificate was last logged
 
 	mu      sync.Mutex
 	cancels map[uint64]context.CancelFunc // of the operations under way

@@ -107,6 +107,7 @@ type memoryNode struct {
 	mu      sync.Mutex
 	closed  bool
 	frozen  bool          // takes and answers nothing
+	away    bool          // takes no connection; cut ends those there are
 	deaf    bool          // hears of no close
 	delay   time.Duration // of a group commit
 	conns   map[net.Conn]struct{}
@@ -138,7 +139,7 @@ func newMemoryNode(t testing.TB, name, city string, m *meta.Server) *memoryNode 
 				return
 			}
 			n.mu.Lock()
-			if n.closed {
+			if n.closed || n.away {
 				_ = conn.Close()
 			}
 			n.conns[conn] = struct{}{}

@@ -145,11 +145,12 @@ type opening struct {
 	stream  string
 	epoch   log.Epoch
 	outlook outlook
+	lost    *meta.Lost // of a forced close; nil: none is accepted
 }
 
 // advance proposes to the metadata.
-func (c *Client) advance(ctx context.Context, a quorum.Advance) (quorum.Outcome, error) {
-	cmd := meta.Advance{Stream: a.Stream, Epoch: a.Epoch, Open: a.Open, Reason: a.Reason}
+func (c *Client) advance(ctx context.Context, a quorum.Advance, lost *meta.Lost) (quorum.Outcome, error) {
+	cmd := meta.Advance{Stream: a.Stream, Epoch: a.Epoch, Open: a.Open, Reason: a.Reason, Lost: lost}
 	if a.Close != nil {
 		cmd.Close = &meta.Close{Segment: a.Close.Segment, Last: a.Close.Last, LSO: a.Close.LSO, Bytes: a.Close.Bytes, Holders: a.Close.Holders}
 	}
@@ -189,6 +190,14 @@ func (o *outlook) learn(st *meta.Stream) {
 	}
 	v := &o.view
 	v.Rule, v.Degraded, v.Spare, v.DegradeAfter = o.stream.Policy.Rule, o.stream.Degraded, o.client.cfg.Spare, 0
+	v.Seen = nil
+	for i := range o.stream.Segments {
+		for _, m := range o.stream.Segments[i].Members {
+			if !slices.Contains(v.Seen, m.City) {
+				v.Seen = append(v.Seen, m.City)
+			}
+		}
+	}
 	if o.stream.Policy.Loss == meta.LossDegradeAfter {
 		v.DegradeAfter = o.stream.Policy.After
 	}

@@ -114,7 +114,7 @@ func (r *recovery) decide(ctx context.Context) (a quorum.Advance, done bool, err
 	if a, err = r.core.Propose(plan, r.outlook.stream.Generation); err != nil {
 		return a, false, err
 	}
-	outcome, err := r.client.advance(ctx, a)
+	outcome, err := r.client.advance(ctx, a, r.forced(a))
 	if outcome == quorum.Refused && !again(err) {
 		return a, false, err
 	}

@@ -177,7 +177,7 @@ func (w *writer) advanceLocked(ctx context.Context, a quorum.Advance) {
 	began := time.Now()
 	for pause := newPause(); ; {
 		w.mu.Unlock()
-		outcome, err := w.client.advance(ctx, a)
+		outcome, err := w.client.advance(ctx, a, nil)
 		w.mu.Lock()
 		if w.err != nil {
 			return

@@ -50,12 +50,30 @@ func (c *Client) dial(ctx context.Context, address string) (*session, error) {
 	s, err := c.greet(ctx, address)
 	if err != nil {
 		c.stats.dialFailures.Add(1)
+		c.tellRefused(address, err)
 		c.book.note(address, false)
 		return nil, errors.Join(c.alive(), fmt.Errorf("node %s: %w: %w: %w", address, errNotConnected, log.ErrUnavailable, err))
 	}
 	c.book.note(address, true)
 	return s, nil
 }
+
+// tellRefused logs that a node and this client would not have each other's
+// certificate: that is no passing trouble, whoever waits for the outcome.
+func (c *Client) tellRefused(address string, err error) {
+	if !errors.Is(err, log.ErrRefused) {
+		return
+	}
+	now := time.Now()
+	if at, told := c.refused.Load(address); told && now.Sub(at.(time.Time)) < refusedEvery {
+		return
+	}
+	c.refused.Store(address, now)
+	c.cfg.Logger.Error().Err(err).Str("node", address).Msg("log node can't be reached: a certificate is refused")
+}
+
+// refusedEvery is how often a refused certificate is logged for one node.
+const refusedEvery = 10 * time.Second
 
 func (c *Client) greet(ctx context.Context, address string) (*session, error) {
 	conn, err := c.cfg.Dial(ctx, address)

@@ -85,7 +85,7 @@ func (v *View) apply(c *Command) (Result, error) {
 			}
 			if c.Cursor == nil {
 				out := next.out(v)
-				out.Cursors, out.Windows, out.Lost = nil, nil, nil
+				out.Cursors, out.Windows, out.Lost, out.Gaps = nil, nil, nil, nil
 				r.Stream = &out
 			}
 			return nil

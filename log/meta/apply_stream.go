@@ -68,7 +68,7 @@ func (st *stream) allShort() []short {
 	var out []short
 	for _, c := range []chain{st.kept, st.live} {
 		c.each(place{}, func(s *Segment) bool {
-			if s.Closed && !satisfies(s.Holders, st.Policy.Rule) {
+			if s.Closed && !s.Lost && !satisfies(s.Holders, st.Policy.Rule) {
 				out = append(out, short{s.Segment, s.First, s.Last})
 			}
 			return true
@@ -110,6 +110,8 @@ func (st *stream) advance(v *View, a *Advance) (bool, error) {
 	switch {
 	case a.Close == nil && a.Open == nil:
 		return false, fmt.Errorf("neither closes nor opens: %w", log.ErrProtocol)
+	case a.Lost != nil && (a.Close == nil || a.Open != nil):
+		return false, fmt.Errorf("accepts a loss without just closing: %w", log.ErrProtocol)
 	case a.Epoch < st.Epoch:
 		return false, fmt.Errorf("epoch %d, the newest is %d, of %q: %w", a.Epoch, st.Epoch, st.Owner, log.ErrFenced)
 	case a.Epoch > st.Epoch:
@@ -132,6 +134,11 @@ func (st *stream) advance(v *View, a *Advance) (bool, error) {
 	if a.Close != nil && !closed {
 		if err := st.close(v, a.Close, a.Reason); err != nil {
 			return false, fmt.Errorf("close segment %d: %w", a.Close.Segment, err)
+		}
+		if a.Lost != nil {
+			if err := st.lose(v, a.Close, a.Lost); err != nil {
+				return false, fmt.Errorf("close segment %d: %w", a.Close.Segment, err)
+			}
 		}
 	}
 	if a.Open != nil {
@@ -295,6 +302,8 @@ func (st *stream) held(v *View, h *Held) (bool, error) {
 		return false, fmt.Errorf("segment %d was never opened: %w", h.Segment, log.ErrProtocol)
 	case !c.at(p).Closed:
 		return false, fmt.Errorf("segment %d is open: %w", h.Segment, log.ErrProtocol)
+	case c.at(p).Lost:
+		return false, fmt.Errorf("segment %d is lost: %w", h.Segment, log.ErrTrimmed)
 	}
 	s := *c.at(p)
 	i := slices.IndexFunc(s.Holders, func(m quorum.Member) bool { return m.Node == h.Member.Node })
@@ -310,8 +319,15 @@ func (st *stream) held(v *View, h *Held) (bool, error) {
 		if !known || n.UUID != h.Member.UUID || n.Witness {
 			return false, fmt.Errorf("segment %d: node %q with directory %s is not registered to store: %w", h.Segment, h.Member.Node, h.Member.UUID, log.ErrStale)
 		}
+		sized := s.Bytes == 0 && h.Bytes > 0
+		if sized {
+			s.Bytes = h.Bytes
+		}
 		if i >= 0 {
-			return false, nil
+			if sized {
+				c.replace(p, &s)
+			}
+			return sized, nil
 		}
 		s.Holders = append(slices.Clip(s.Holders), quorum.Member{Node: n.Name, UUID: n.UUID, City: n.City})
 		slices.SortFunc(s.Holders, func(a, b quorum.Member) int { return strings.Compare(a.Node, b.Node) })

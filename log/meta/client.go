@@ -159,11 +159,16 @@ func (c *Client) call(ctx context.Context, q *request) (*response, error) {
 		turn    = rand.IntN(max(len(c.seeds), 1))
 		address = c.first(&turn)
 		hops    int // hints followed in a row
+		tried   int
+		heard   bool  // a node answered, whatever it said
+		refused error // a certificate was
 	)
 	for {
 		began := time.Now()
 		r, err := c.ask(ctx, address, q, wait)
+		tried++
 		if err == nil {
+			heard = true
 			if err = r.err(); err == nil {
 				c.remember(address)
 				return r, nil
@@ -189,11 +194,17 @@ func (c *Client) call(ctx context.Context, q *request) (*response, error) {
 			}
 			unknown = unknown || q.Op == opDo && !errors.Is(err, ErrNotSent)
 			c.forget(address)
+			if errors.Is(err, log.ErrRefused) {
+				refused = err
+			}
 			if time.Since(began) >= wait {
 				wait = min(2*wait, tryMax)
 			}
 		}
 		hops = 0
+		if refused != nil && !heard && !unknown && tried >= len(c.seeds) { // that is nothing to wait for
+			return nil, fmt.Errorf("metadata: %w: %w", log.ErrUnavailable, refused)
+		}
 		if last == nil || ctx.Err() == nil {
 			last = err // of an attempt that was cut off for the time the one before says more
 		}

@@ -158,6 +158,7 @@ func (st *stream) cut(from uint32) {
 		st.live.pop()
 		st.NextSegment, st.NextFirst, st.NextLSO = s.Segment, s.First, s.FirstLSO
 	}
+	st.Gaps = slices.DeleteFunc(slices.Clone(st.Gaps), func(g Gap) bool { return g.From >= st.NextFirst })
 	if n := len(st.Windows); n > 0 {
 		st.Windows = slices.Clone(st.Windows)
 		for ; n > 0 && st.Windows[n-1].From >= st.NextFirst; n-- {
@@ -224,13 +225,10 @@ func (st *stream) reach(v *View, d quorum.Descriptor, replicas map[uint32][]Repl
 		st.shut(v, last, lso, replicas[s.Segment])
 	}
 	if d.First > st.NextFirst {
-		hole := d
-		hole.Segment, hole.First, hole.FirstLSO, hole.Protected = st.NextSegment, st.NextFirst, st.NextLSO, false
-		if hole.Segment >= d.Segment {
+		if st.NextSegment >= d.Segment {
 			return fmt.Errorf("segment %d starts at %d, the one before ends at %d: %w", d.Segment, d.First, st.NextFirst-1, log.ErrSuspect)
 		}
-		st.live.push(&Segment{Descriptor: hole, Closed: true, Last: d.First - 1, LSO: d.FirstLSO, ClosedAt: v.now})
-		st.widen(hole.First, d.First-1, "lost in a takeover", "", v)
+		st.pass(v, d, d.First-1, d.FirstLSO, "lost in a takeover", "")
 	}
 	st.NextSegment, st.NextFirst, st.NextLSO = d.Segment, d.First, d.FirstLSO
 	return nil

@@ -15,11 +15,11 @@ func (st *stream) trim(v *View, t *Trim) (bool, error) {
 		whole  int // of gone, up to the last one that ends a transaction
 		newest = st.live.last(0)
 	)
-	if newest != nil && !newest.Closed {
-		newest = st.live.last(1)
+	for n := 1; newest != nil && (!newest.Closed || newest.Lost); n++ {
+		newest = st.live.last(n)
 	}
 	st.live.each(place{}, func(s *Segment) bool {
-		if !s.Closed || s.Last >= t.Before || s == newest {
+		if !s.Closed || s.Last >= t.Before || s == newest || newest == nil {
 			return false
 		}
 		if gone = append(gone, s); s.LSO == s.Last {
@@ -50,7 +50,7 @@ func (st *stream) trim(v *View, t *Trim) (bool, error) {
 	st.Lost = st.Lost[max(0, len(st.Lost)-lostMax):]
 	st.live.drop(whole)
 	for _, s := range gone {
-		if slices.Contains(t.Keep, s.Segment) {
+		if slices.Contains(t.Keep, s.Segment) && !s.Lost {
 			kept := *s
 			kept.Compacted = true
 			st.kept.push(&kept)

@@ -52,7 +52,7 @@ type Segment struct {
 	Closed   bool       `json:"closed,omitempty"`
 	Last     log.Offset `json:"last,omitempty"`     // of a closed one
 	LSO      log.Offset `json:"lso,omitempty"`      // newest entry up to Last that ends a transaction
-	Bytes    int64      `json:"bytes,omitempty"`    // of its payloads, as the closer knew
+	Bytes    int64      `json:"bytes,omitempty"`    // of its payloads, as the closer knew; else of its records, as a holder counts
 	ClosedAt time.Time  `json:"closed_at,omitzero"` // UTC
 	// Holders are the members, and nodes it was copied to since, that hold all
 	// of a closed segment. It satisfies the stream's rule, or the segment is
@@ -62,6 +62,20 @@ type Segment struct {
 	// Compacted: retention took everything but the entries of the topics that
 	// are kept for ever (the schema topic).
 	Compacted bool `json:"compacted,omitempty"`
+	// Lost: nobody has it, and it is certain that nobody will. It stands for
+	// offsets whose entries may have been confirmed, and that are never used again.
+	Lost bool `json:"lost,omitempty"`
+}
+
+// Gap is a stretch of a stream that is lost: its entries may have been confirmed,
+// or never have been. A reader of it gets log.ErrLost; one that starts behind it
+// goes on.
+type Gap struct {
+	From   log.Offset `json:"from"`
+	To     log.Offset `json:"to"`
+	Reason string     `json:"reason"`
+	By     string     `json:"by,omitempty"` // the operator who accepted it
+	At     time.Time  `json:"at"`
 }
 
 // Window is a stretch of a stream whose entries were confirmed, or closed by a
@@ -96,7 +110,8 @@ type Stream struct {
 	Cursors  []log.Cursor `json:"cursors,omitempty"`  // sorted by group
 	Windows  []Window     `json:"windows,omitempty"`
 	Lost     []CursorLost `json:"lost,omitempty"`
-	Version  uint64       `json:"version"` // grows with every change
+	Gaps     []Gap        `json:"gaps,omitempty"` // the newest ones, ascending
+	Version  uint64       `json:"version"`        // grows with every change
 
 	// First is the oldest offset that is kept, but for compacted segments; it is
 	// NextFirst when none is.
@@ -209,7 +224,23 @@ type Advance struct {
 	// one stays empty it is dropped, and its number is passed over.
 	Open   *quorum.Descriptor
 	Reason string // of a close without the full rule, or an unprotected open
+	// Lost, with Close and without Open, ends the segment although entries behind
+	// Close.Last may have been confirmed: an operator gave up the members that had
+	// them. The offsets up to Lost.To become a Gap. log.ErrProtocol unless Lost.To
+	// lies behind the end and every cursor, by at most GapMax entries.
+	Lost *Lost
 }
+
+// Lost is what an operator accepts with a forced close.
+type Lost struct {
+	To         log.Offset // nothing can have been confirmed above it
+	By, Reason string
+}
+
+// LostEntries is how many offsets a forced close passes over: more than a writer
+// can have filled since anybody last heard of its segment, at a million entries a
+// second for twelve days.
+const LostEntries = 1 << 40
 
 // Close of a segment.
 type Close struct {
@@ -236,6 +267,9 @@ type Held struct {
 	Segment uint32
 	Member  quorum.Member
 	Lost    bool
+	// Bytes of the segment's records as the holder counts them; it becomes the
+	// segment's where who closed it did not know, as a recovery does not.
+	Bytes int64
 }
 
 // Trim gives up closed segments that lie wholly below Before: those in Keep are

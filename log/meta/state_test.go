@@ -292,6 +292,10 @@ func TestWindows(t *testing.T) {
 	}
 	w.fails(log.ErrProtocol, Command{Held: &Held{Stream: "s", Segment: 1, Member: members("a1")[0], Lost: true}})
 	w.fails(log.ErrStale, Command{Held: &Held{Stream: "s", Segment: 1, Member: members("w")[0]}})
+	w.do(Command{Held: &Held{Stream: "s", Segment: 1, Member: members("a1")[0], Bytes: 77}})
+	if page, _ := w.s.View().Segments("s", 1, 1); len(page[0].Holders) != 1 || page[0].Bytes == 0 {
+		t.Fatalf("%+v", page[0])
+	}
 	w.fails(log.ErrProtocol, Command{Held: &Held{Stream: "s", Segment: 5, Member: members("b1")[0]}})
 	w.fails(log.ErrProtocol, Command{Held: &Held{Stream: "s", Segment: 9, Member: members("b1")[0]}})
 	for i, n := range []uint32{1, 2, 4} {

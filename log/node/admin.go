@@ -47,7 +47,7 @@ func (n *Node) admin(ctx context.Context, verb string, request []byte) ([]byte, 
 	case AdminTakeover:
 		answer, err = with(request, func(a Attestation) (Takeover, error) { return n.Takeover(ctx, a) })
 	case AdminRejoin:
-		answer, err = struct{}{}, n.rejoin()
+		answer, err = with(request, func(o RejoinOrder) (Rejoined, error) { return n.rejoin(ctx, o) })
 	case verbPull:
 		answer, err = with(request, func(o pullOrder) (pulled, error) { return n.pull(ctx, o) })
 	case verbHolds:

@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -89,6 +91,9 @@ func (c *conn) farewell(err error) {
 		c.node.mu.Unlock()
 		c.log.Warn().Err(err).Msg("log connection dropped: the peer does not speak the protocol")
 		_ = c.link.Send(wire.ErrorOf(err)) // best effort, it is being dropped
+	case errors.Is(err, log.ErrRefused):
+		c.log.Warn().Err(err).Msg("log connection refused: a certificate")
+		_ = c.link.Send(wire.ErrorOf(err)) // best effort: where there was no handshake it fails at once
 	case errors.Is(err, log.ErrGeneration), errors.Is(err, log.ErrIdentity):
 		c.log.Warn().Err(err).Msg("log connection refused")
 		_ = c.link.Send(wire.ErrorOf(err)) // best effort, it is being dropped
@@ -114,6 +119,9 @@ func (c *conn) greet(ctx context.Context) error {
 		return err
 	}
 	c.log = c.log.With().Str("client", printable(c.hello.Client)).Logger()
+	if err := c.isNode(); err != nil {
+		return err
+	}
 	if err := c.node.welcome(&c.hello); err != nil {
 		return err
 	}
@@ -122,6 +130,21 @@ func (c *conn) greet(ctx context.Context) error {
 		Version: v, Node: c.node.cfg.Name, UUID: c.node.store.UUID(), City: c.node.cfg.City,
 		Generation: c.node.store.Generation(), IdleMS: uint32(c.node.cfg.IdleTimeout / time.Millisecond),
 	})
+}
+
+// isNode refuses a peer that says it is a node and shows a certificate that is not
+// one: only nodes may take part in the metadata's consensus and in repair.
+func (c *conn) isNode() error {
+	t, secure := c.raw.(interface{ ConnectionState() tls.ConnectionState })
+	if c.hello.Purpose != wire.PurposeNode || !secure {
+		return nil
+	}
+	chain := t.ConnectionState().PeerCertificates
+	if len(chain) == 0 || slices.Contains(chain[0].ExtKeyUsage, x509.ExtKeyUsageServerAuth) {
+		return nil // without certificates of clients the listener's own rules hold
+	}
+	return fmt.Errorf("%q says it is a node, and its certificate (%s) is a client's: %w: %w",
+		printable(c.hello.Client), printable(chain[0].Subject.CommonName), log.ErrRefused, log.ErrIdentity)
 }
 
 // printable bounds what a peer can put into the log.
@@ -403,6 +426,7 @@ func (c *conn) pushCopy(ctx context.Context, rep *segment.Replica, m wire.Copy, 
 			err = fmt.Errorf("stream %q segment %d: entry %d: %w", m.Stream, m.Segment, q.From, log.ErrElsewhere)
 		}
 		if err != nil {
+			c.node.doubt(m.Stream, err)
 			return errors.Join(err, c.link.Send(wire.ErrorOf(err)))
 		}
 		q.From = next

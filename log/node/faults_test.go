@@ -1,11 +1,14 @@
 package node_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +20,8 @@ import (
 	"github.com/twinspan/twinspan/log/node"
 	"github.com/twinspan/twinspan/log/node/nodetest"
 	"github.com/twinspan/twinspan/log/quorum"
+	"github.com/twinspan/twinspan/log/wire"
+	"github.com/twinspan/twinspan/log/wire/link"
 )
 
 // entry of a stream that anybody can check.
@@ -131,6 +136,12 @@ func TestWriterGone(t *testing.T) {
 		t.Errorf("recovery takes %v", took)
 	}
 	verify(t, l, last+1)
+	c.Until("the segment that the recovery closed has its size", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), nodetest.Patience)
+		defer cancel()
+		page, err := l.Metadata().Segments(ctx, "s", 1, 1)
+		return err == nil && len(page) == 1 && page[0].Closed && page[0].Bytes > int64(last)
+	})
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -324,6 +335,47 @@ func TestTakeover(t *testing.T) {
 	if _, err := old.OpenWriter(ctx, "s"); err == nil {
 		t.Fatal("a writer on a node in quarantine")
 	}
+	// A node whose export is not complete, whatever it says, does not rejoin: it
+	// exports anew.
+	holder := ""
+	for _, name := range []string{"a1", "a2", "a3"} {
+		if q := c.Node(name).Status().Quarantine; len(q.Files) > 0 {
+			holder = name
+		}
+	}
+	c.Stop(holder)
+	state := filepath.Join(c.Member(holder).Dir, "quarantine", "state.json")
+	b, err := os.ReadFile(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var q node.Quarantine
+	if err := json.Unmarshal(b, &q); err != nil {
+		t.Fatal(err)
+	}
+	q.Files = nil
+	if b, err = json.Marshal(q); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(state, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.Start(holder)
+	var told node.Rejoined
+	if err := rejoin(ctx, c.Node(holder).Addr().String(), node.RejoinOrder{Preview: true}, &told); err != nil || len(told.Unexported) != 1 || told.Unexported[0].From != end+1 {
+		t.Fatalf("%+v, %v", told, err)
+	}
+	if err := rejoin(ctx, c.Node(holder).Addr().String(), node.RejoinOrder{}, &told); !errors.Is(err, log.ErrProtocol) || !strings.Contains(err.Error(), "nobody else has") {
+		t.Fatalf("it rejoins: %v", err)
+	}
+	c.Until("it has exported anew", func() bool {
+		q := c.Node(holder).Status().Quarantine
+		return q.Exported && len(q.Files) > 0
+	})
+	told = node.Rejoined{}
+	if err := rejoin(ctx, c.Node(holder).Addr().String(), node.RejoinOrder{Preview: true}, &told); err != nil || len(told.Unexported) != 0 {
+		t.Fatalf("%+v, %v", told, err)
+	}
 	// One of them rejoins with a fresh identity.
 	if _, err := node.Rejoin(c.Member("a1").Dir); err == nil {
 		t.Fatal("a running node's directory was moved")
@@ -344,4 +396,78 @@ func TestTakeover(t *testing.T) {
 	if _, err := c.Node("b2").Takeover(ctx, node.Attestation{By: "t", Reason: "r", Lost: []string{"b2"}}); !errors.Is(err, log.ErrProtocol) {
 		t.Fatalf("a takeover by a lost node: %v", err)
 	}
+}
+
+// rejoin orders a node to, as an operator's tool does.
+func rejoin(ctx context.Context, address string, o node.RejoinOrder, answer *node.Rejoined) error {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	l := link.New(conn, link.Options{})
+	defer l.Close() // nothing is lost with it
+	b, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	var ok wire.AdminOK
+	for _, step := range []struct{ ask, reply wire.Message }{
+		{&wire.Hello{VersionMin: wire.VersionMin, VersionMax: wire.VersionMax, Purpose: wire.PurposeTool, Client: "test"}, &wire.Welcome{}},
+		{&wire.Admin{Verb: node.AdminRejoin, Request: b}, &ok},
+	} {
+		if err := l.Send(step.ask); err != nil {
+			return err
+		}
+		if err := l.Expect(ctx, step.reply); err != nil {
+			return err
+		}
+	}
+	return json.Unmarshal(ok.Response, answer)
+}
+
+// TestDamageIsReported: a reader meets damage on a node. The node says at once that
+// it no longer has all of the segment, and is given it again.
+func TestDamageIsReported(t *testing.T) {
+	c := nodetest.New(t, nodetest.Options{Nodes: []string{"a1", "b1"}})
+	w := open(t, c.Client("a", nil))
+	last := fill(t, w, 60)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.Until("b1 holds the closed segment", func() bool {
+		r := c.Node("b1").Status().Replicas
+		return len(r) == 1 && r[0].Closed && !r[0].Incomplete
+	})
+	disk, hurt := c.Disk("b1"), false
+	files, err := disk.List(c.Member("b1").Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		name := filepath.Join(c.Member("b1").Dir, f.Name)
+		if i := bytes.Index(disk.Bytes(name), entry(30)); i >= 0 {
+			if err := disk.Flip(name, int64(i+3), 1); err != nil {
+				t.Fatal(err)
+			}
+			hurt = true
+		}
+	}
+	if !hurt {
+		t.Fatal("entry 30 is on no disk")
+	}
+	verify(t, c.Client("b", func(c *client.Config) { c.Far = client.FarAnytime }), last) // from b1, then from a1
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)             // the next review of all replicas would come later
+	defer cancel()
+	for {
+		s := c.Node("b1").Status()
+		if s.Keeper.Done > 0 && !s.Replicas[0].Suspect && !s.Replicas[0].Incomplete {
+			break
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatalf("it is not repaired: %+v %+v", s.Keeper, s.Replicas)
+		}
+	}
+	verify(t, c.Client("b", func(c *client.Config) { c.Far = client.FarNever }), last)
 }

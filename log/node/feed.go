@@ -45,6 +45,7 @@ func (f *feed) read() ([]segment.Stored, error) {
 				}
 			}
 			if err != nil {
+				f.node.doubt(f.row.stream, err)
 				return nil, err
 			}
 			if len(entries) > 0 || next > f.q.From {

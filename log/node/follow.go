@@ -85,6 +85,10 @@ func (n *Node) followView(ctx context.Context) {
 		}
 		select {
 		case <-changed:
+		case name := <-n.doubts:
+			if n.standing.err() == nil {
+				n.settle(ctx, view, name, true)
+			}
 		case <-n.standing.renewed():
 			seen = meta.NewState().View()
 		case <-review.C:
@@ -153,6 +157,19 @@ func (n *Node) settle(ctx context.Context, view *meta.View, stream string, all b
 	}
 }
 
+// doubt has the replicas of a stream compared with the metadata soon, because a
+// read met damage: it is reported, and repaired, at once. Where too many wait the
+// next review finds it.
+func (n *Node) doubt(stream string, err error) {
+	if !errors.Is(err, log.ErrSuspect) {
+		return
+	}
+	select {
+	case n.doubts <- stream:
+	default:
+	}
+}
+
 func holds(g *meta.Segment, m quorum.Member) bool {
 	for _, h := range g.Holders {
 		if h == m {
@@ -192,8 +209,25 @@ func (n *Node) settleOne(ctx context.Context, view *meta.View, st *meta.Stream, 
 		}
 		info.Compacted = true
 	}
+	if whole && g.Bytes == 0 && info.Bytes > 0 && len(g.Holders) > 0 && g.Holders[0] == n.identity() {
+		if err := n.reportHeld(ctx, st.Name, s.number, info.Bytes); err != nil {
+			return fmt.Errorf("report its size: %w", err)
+		}
+	}
 	r.mark(s.number, whole && info.Compacted == g.Compacted, info.Compacted)
 	return nil
+}
+
+// reportHeld tells the metadata that this node holds all of a segment, and how much
+// that is.
+func (n *Node) reportHeld(ctx context.Context, stream string, number uint32, bytes int64) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err := n.meta().Do(ctx, meta.Command{Held: &meta.Held{Stream: stream, Segment: number, Member: n.identity(), Bytes: bytes}})
+	if errors.Is(err, log.ErrTrimmed) {
+		return nil // retention took it
+	}
+	return err
 }
 
 // reportLost tells the metadata that this node no longer holds all of a segment

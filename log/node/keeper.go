@@ -257,6 +257,9 @@ func (n *Node) keptSegments(ctx context.Context, view *meta.View, all []meta.Seg
 	var keep []uint32
 	for i := range all {
 		g := &all[i]
+		if g.Lost {
+			continue
+		}
 		may, known := n.mayHold(g.Stream, g.Segment)
 		for _, h := range g.Holders {
 			if known {

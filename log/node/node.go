@@ -41,7 +41,9 @@ type Config struct {
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 
 	FileBytes    int64 // of a journal file; 64 MiB
-	JournalBytes int64 // closed segments leave the journal while its files are larger; 1 GiB
+	JournalBytes int64 // segments leave the journal while its files are larger; 1 GiB; at twice that appends are slowed
+	// Compression of the segments that have left the journal.
+	Compression  segment.Compression
 	SegmentBytes int64 // a writer of this process closes a segment beyond it; 1 GiB
 	// Policy of the streams that a writer of this process creates; nil: DefaultPolicy.
 	Policy         *meta.Policy
@@ -134,6 +136,7 @@ type Node struct {
 	server    atomic.Pointer[meta.Server] // replaced by a takeover
 	raftIn    chan net.Conn               // owner: the Node; unbuffered; raft connections on their way to the server; never closed
 	metaTurns chan *metaTurn              // owner: the Node; unbuffered; to the goroutine that runs the server; never closed
+	doubts    chan string                 // owner: the Node; bound doubtsMax; streams in which damage was met; never closed
 	leave     chan error                  // owner: the Node; bound 1; why it must end; never closed
 	standing  standing
 	keeper    keeper
@@ -157,6 +160,9 @@ type Node struct {
 	handles map[*handle]struct{}
 }
 
+// doubtsMax bounds the streams that wait to be looked at because damage was met.
+const doubtsMax = 64
+
 // New recovers the directory and binds the listener; nothing is served before
 // Run. Errors are those of segment.Open, of meta.New and of the listener.
 func New(cfg Config) (*Node, error) {
@@ -167,7 +173,7 @@ func New(cfg Config) (*Node, error) {
 	cfg = cfg.withDefaults()
 	n := &Node{
 		cfg: cfg, log: cfg.Logger, memory: semaphore.NewWeighted(max(cfg.FrameMemoryBytes, log.MaxPayload*2)),
-		shelf: newShelf(), raftIn: make(chan net.Conn), metaTurns: make(chan *metaTurn), leave: make(chan error, 1), conns: map[*conn]struct{}{},
+		shelf: newShelf(), raftIn: make(chan net.Conn), metaTurns: make(chan *metaTurn), doubts: make(chan string, doubtsMax), leave: make(chan error, 1), conns: map[*conn]struct{}{},
 		up: make(chan struct{}), gone: make(chan struct{}), handles: map[*handle]struct{}{},
 	}
 	for _, m := range cfg.Cluster {
@@ -193,7 +199,7 @@ func New(cfg Config) (*Node, error) {
 		return fail(err)
 	}
 	var err error
-	n.store, err = segment.Open(segment.Config{Dir: cfg.Dir, Name: cfg.Name, FileBytes: files, JournalBytes: cfg.JournalBytes, FS: cfg.FS, Logger: cfg.Logger})
+	n.store, err = segment.Open(segment.Config{Dir: cfg.Dir, Name: cfg.Name, FileBytes: files, JournalBytes: cfg.JournalBytes, Compression: cfg.Compression, FS: cfg.FS, Logger: cfg.Logger})
 	if err != nil {
 		return fail(err)
 	}

@@ -161,8 +161,11 @@ func (p *peers) watchOne(ctx context.Context, x *peer) {
 func (p *peers) note(x *peer, w *wire.Welcome, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	was := x.alive
+	was, before := x.alive, x.err
 	x.alive, x.err = err == nil, err
+	if errors.Is(err, log.ErrRefused) && !errors.Is(before, log.ErrRefused) {
+		p.node.log.Error().Err(err).Str("node", x.Name).Msg("another log node can't be reached: a certificate is refused")
+	}
 	if w != nil {
 		x.uuid, x.generation = w.UUID, w.Generation
 	}

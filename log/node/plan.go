@@ -47,7 +47,7 @@ func missingCopies(st *meta.Stream, nodes []meta.Node, live func(meta.Node) bool
 		}
 	}
 	for _, g := range st.Segments {
-		if !g.Closed || g.Last < g.First {
+		if !g.Closed || g.Last < g.First || g.Lost {
 			continue
 		}
 		holders, city := holdersOf(g, byID)
@@ -196,7 +196,11 @@ func trimOf(st *meta.Stream, now time.Time) (trimming, bool) {
 	}
 	var t trimming
 	whole, evict := 0, false // segments that may go: a transaction ends there
-	for i := 0; i < len(live)-1; i++ {
+	newest := len(live) - 1
+	for newest > 0 && live[newest].Lost {
+		newest--
+	}
+	for i := 0; i < newest; i++ {
 		g := &live[i]
 		capped := p.BytesCap > 0 && behind > p.BytesCap
 		behind -= g.Bytes

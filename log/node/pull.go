@@ -81,7 +81,7 @@ func (n *Node) pull(ctx context.Context, o pullOrder) (pulled, error) {
 	}
 	n.shelf.row(o.Stream, true).put(rep)
 	n.shelf.row(o.Stream, true).poke()
-	if _, err := n.meta().Do(ctx, meta.Command{Held: &meta.Held{Stream: o.Stream, Segment: o.Segment, Member: n.identity()}}); err != nil {
+	if err := n.reportHeld(ctx, o.Stream, o.Segment, rep.Info().Bytes); err != nil {
 		return pulled{f.bytes}, err
 	}
 	n.keeper.mu.Lock()

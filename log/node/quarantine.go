@@ -41,13 +41,7 @@ func (n *Node) export(ctx context.Context) error {
 	if q == nil {
 		return nil
 	}
-	seeds := []string{q.LearntFrom}
-	for _, c := range n.cfg.Cluster {
-		if c.Name != n.cfg.Name && c.Address != q.LearntFrom {
-			seeds = append(seeds, c.Address)
-		}
-	}
-	history := meta.NewClient(lookCaller{n.peers}, seeds)
+	history := n.history(q)
 	if err := n.cfg.FS.MkdirAll(n.standing.path("")); err != nil {
 		return err
 	}
@@ -73,6 +67,46 @@ func (n *Node) export(ctx context.Context) error {
 	}
 	n.log.Warn().Int64("entries", entries).Strs("files", files).Msg("what only this node has is exported")
 	return nil
+}
+
+// history is the metadata that the cluster went on with.
+func (n *Node) history(q *Quarantine) meta.Store {
+	seeds := []string{q.LearntFrom}
+	for _, c := range n.cfg.Cluster {
+		if c.Name != n.cfg.Name && c.Address != q.LearntFrom {
+			seeds = append(seeds, c.Address)
+		}
+	}
+	return meta.NewClient(lookCaller{n.peers}, seeds)
+}
+
+// exportName is the file for what a replica has.
+func (n *Node) exportName(info *segment.ReplicaInfo) string {
+	return n.standing.path(fmt.Sprintf("%s-%d.jsonl", hex.EncodeToString([]byte(info.Stream)), info.Segment))
+}
+
+// unexported lists what this node has, nobody else has now, and the export lacks:
+// whoever had it when the export was made may have lost it since.
+func (n *Node) unexported(ctx context.Context, q *Quarantine) ([]Unexported, error) {
+	history := n.history(q)
+	out := []Unexported{}
+	for _, name := range n.shelf.names() {
+		r := n.shelf.row(name, false)
+		if r == nil {
+			continue
+		}
+		for _, s := range r.all() {
+			info := s.rep.Info()
+			from, lacks, err := exportFrom(ctx, history, &info)
+			if err != nil {
+				return out, fmt.Errorf("stream %q segment %d: %w", name, s.number, err)
+			}
+			if lacks && !slices.Contains(q.Files, n.exportName(&info)) {
+				out = append(out, Unexported{name, s.number, from, info.Held})
+			}
+		}
+	}
+	return out, nil
 }
 
 // exportFrom is the first entry of a replica that the new history lacks; false:
@@ -123,7 +157,7 @@ func (n *Node) exportOne(ctx context.Context, history meta.Store, rep *segment.R
 	if err != nil || !lacks {
 		return "", 0, err
 	}
-	name := n.standing.path(fmt.Sprintf("%s-%d.jsonl", hex.EncodeToString([]byte(info.Stream)), info.Segment))
+	name := n.exportName(&info)
 	if err := n.cfg.FS.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", 0, err
 	}
@@ -212,18 +246,42 @@ func writeFile(vf vfs.FS, name string, b []byte) error {
 var errRejoin = errors.New("the node was told to rejoin: start it again, it takes a fresh identity")
 
 // rejoin makes a quarantined node end, and start with a fresh identity the next
-// time. Its directory is kept aside.
-func (n *Node) rejoin() error {
+// time. Its directory is kept aside. It is refused, with log.ErrProtocol, while the
+// node has entries that nobody else has and that are not exported; then they are
+// exported anew.
+func (n *Node) rejoin(ctx context.Context, o RejoinOrder) (Rejoined, error) {
 	state, q := n.standing.state()
-	switch {
-	case state != StateQuarantined:
-		return fmt.Errorf("node %q is not in quarantine: %w", n.cfg.Name, log.ErrProtocol)
-	case !q.Exported:
-		return fmt.Errorf("node %q: what only it has is not exported yet: %w", n.cfg.Name, log.ErrUnavailable)
+	if state != StateQuarantined {
+		return Rejoined{}, fmt.Errorf("node %q is not in quarantine: %w", n.cfg.Name, log.ErrProtocol)
+	}
+	left, err := n.unexported(ctx, q)
+	out := Rejoined{Unexported: left}
+	if o.Preview {
+		return out, err
 	}
 	if _, real := n.cfg.FS.(vfs.OS); !real {
-		return fmt.Errorf("node %q: its directory can't be moved: %w", n.cfg.Name, log.ErrProtocol)
+		return out, fmt.Errorf("node %q: its directory can't be moved: %w", n.cfg.Name, log.ErrProtocol)
 	}
+	switch {
+	case o.LeaveBehind:
+		n.log.Warn().Str("node", n.cfg.Name).Str("reason", o.Reason).Int("segments", len(left)).Msg("the node rejoins, and leaves behind what is not exported")
+	case err != nil:
+		return out, fmt.Errorf("node %q: what only it has can't be told now: %w", n.cfg.Name, err)
+	case len(left) > 0:
+		if err := n.standing.reopen(); err != nil {
+			return out, err
+		}
+		x := left[0]
+		return out, fmt.Errorf("node %q: nobody else has entries %d to %d of segment %d of stream %q (%d segments in all), and they are not exported: %w",
+			n.cfg.Name, x.From, x.To, x.Segment, x.Stream, len(left), log.ErrProtocol)
+	case !q.Exported:
+		return out, fmt.Errorf("node %q: what only it has is not exported yet: %w", n.cfg.Name, log.ErrUnavailable)
+	}
+	return out, n.startAfresh()
+}
+
+// startAfresh ends the node, which has a fresh identity when it is started again.
+func (n *Node) startAfresh() error {
 	if err := writeFile(n.cfg.FS, n.standing.path(rejoinFile), []byte("rejoin\n")); err != nil {
 		return err
 	}

@@ -215,7 +215,7 @@ func (s *standing) run(ctx context.Context, n *Node) {
 			s.judge(ctx)
 			pause = time.Second
 		case open:
-			n.dropAll()
+			n.dropFlows() // who looks may stay, for its answer
 			if err := n.export(ctx); err != nil && ctx.Err() == nil {
 				n.log.Warn().Err(err).Msg("what only this node has is not exported yet")
 				s.problem(err)
@@ -304,6 +304,25 @@ func (s *standing) finish(files []string, entries int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.quarantine = &q
+	return nil
+}
+
+// reopen has the export made anew: it lacks something.
+func (s *standing) reopen() error {
+	s.mu.Lock()
+	q := *s.quarantine
+	s.mu.Unlock()
+	q.Exported = false
+	if err := s.store(q); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.quarantine = &q
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
 	return nil
 }
 

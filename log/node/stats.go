@@ -39,9 +39,9 @@ type StreamStats struct {
 	Replicas int
 	Suspect  bool // damage may have taken entries of a replica
 	Cursors  []log.Cursor
-	// By the metadata as the node knows it: windows that are not restored, and
-	// closed segments without the copies that the rule asks for.
-	Windows, Short int
+	// By the metadata as the node knows it: windows that are not restored, closed
+	// segments without the copies that the rule asks for, stretches given up.
+	Windows, Short, Gaps int
 }
 
 // PeerStats says whether another node answers this one.
@@ -81,7 +81,7 @@ func (n *Node) Stats() Stats {
 		at[name] = len(out.Streams)
 		s := StreamStats{Name: name}
 		if st, ok := view.Stream(name); ok {
-			s.Cursors, s.Short = st.Cursors, st.Short
+			s.Cursors, s.Short, s.Gaps = st.Cursors, st.Short, len(st.Gaps)
 			for _, w := range st.Windows {
 				if w.RestoredAt.IsZero() {
 					s.Windows++
@@ -120,6 +120,8 @@ var (
 	descRefused = desc("connections_refused_total", "Connections turned away because too many were open.")
 	descBroken  = desc("connections_broken_total", "Connections dropped because they did not speak the protocol.")
 	descDisk    = desc("disk_bytes", "Bytes of all journal files.")
+	descJournal = desc("journal_bytes", "Bytes of the journal files that hold entries.")
+	descHeld    = desc("append_holds_seconds_total", "Time for which appends were slowed because segments did not leave the journal fast enough.")
 	descStreams = desc("streams", "Streams on the node.")
 	descSuspect = desc("suspect_segments", "Segments in which damage is known.")
 	descTrimmed = desc("trimmed_entries_total", "Entries given up by retention.")
@@ -133,13 +135,14 @@ var (
 	descGen     = desc("generation", "Generation of the cluster as the node knows it.")
 	descWindows = desc("unprotected_windows", "Stretches of a stream that were confirmed without its full rule and are not copied yet.", "stream")
 	descShort   = desc("short_segments", "Closed segments of a stream without the copies that its rule asks for.", "stream")
+	descGaps    = desc("gaps", "Stretches of a stream that an operator gave up.", "stream")
 	descLeader  = desc("metadata_leader", "1 while the metadata has a leader, as far as the node knows.")
 	descPeer    = desc("peer_reachable", "1 while another node of the cluster answers this one.", "peer", "peer_city")
 	descStands  = desc("quarantined", "1 while the node stands in quarantine.")
 	all         = []*prometheus.Desc{
 		descAppends, descBytes, descSyncs, descSyncSec, descGroup, descReaders, descWriters, descConns, descRefused,
-		descBroken, descDisk, descStreams, descSuspect, descTrimmed, descFull, descLAC, descFirst, descStored,
-		descPushed, descCopied, descMissing, descGen, descStands, descWindows, descShort, descLeader, descPeer,
+		descBroken, descDisk, descJournal, descHeld, descStreams, descSuspect, descTrimmed, descFull, descLAC, descFirst, descStored,
+		descPushed, descCopied, descMissing, descGen, descStands, descWindows, descShort, descGaps, descLeader, descPeer,
 	}
 )
 
@@ -182,6 +185,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	put(descRefused, prometheus.CounterValue, float64(s.Refused))
 	put(descBroken, prometheus.CounterValue, float64(s.Broken))
 	put(descDisk, prometheus.GaugeValue, float64(g.DiskBytes))
+	put(descJournal, prometheus.GaugeValue, float64(g.JournalBytes))
+	put(descHeld, prometheus.CounterValue, g.Held.Seconds())
 	put(descStreams, prometheus.GaugeValue, float64(len(s.Streams)))
 	put(descSuspect, prometheus.GaugeValue, float64(g.Suspect))
 	put(descTrimmed, prometheus.CounterValue, float64(g.Trimmed))
@@ -213,5 +218,6 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		put(descStored, prometheus.GaugeValue, float64(st.Bytes), st.Name)
 		put(descWindows, prometheus.GaugeValue, float64(st.Windows), st.Name)
 		put(descShort, prometheus.GaugeValue, float64(st.Short), st.Name)
+		put(descGaps, prometheus.GaugeValue, float64(st.Gaps), st.Name)
 	}
 }

@@ -122,6 +122,30 @@ type TakenStream struct {
 	Doubt bool `json:"doubt,omitempty"`
 }
 
+// RejoinOrder has a quarantined node start afresh.
+type RejoinOrder struct {
+	Reason string `json:"reason,omitempty"`
+	// Preview only looks.
+	Preview bool `json:"preview,omitempty"`
+	// LeaveBehind does it although entries that nobody else has are in no export.
+	// They stay in the old directory, which is kept aside.
+	LeaveBehind bool `json:"leave_behind,omitempty"`
+}
+
+// Rejoined says what a node that starts afresh has and has not handed over.
+type Rejoined struct {
+	Unexported []Unexported `json:"unexported"`
+}
+
+// Unexported are entries that nobody else has, by what the cluster lists now, and
+// that are in no file of the export.
+type Unexported struct {
+	Stream  string     `json:"stream"`
+	Segment uint32     `json:"segment"`
+	From    log.Offset `json:"from"`
+	To      log.Offset `json:"to"`
+}
+
 // Repaired is the outcome of one round of repair.
 type Repaired struct {
 	Copied  int           `json:"copied"` // replicas

@@ -5,5 +5,5 @@ const (
 	AdminStatus   = "status"   // {} → ClusterStatus
 	AdminRepair   = "repair"   // {} → Repaired: one round now, whoever is the keeper
 	AdminTakeover = "takeover" // Attestation → Takeover
-	AdminRejoin   = "rejoin"   // {} → {}: a quarantined node ends; started again, it has a fresh identity and its old directory is kept aside
+	AdminRejoin   = "rejoin"   // RejoinOrder → Rejoined: a quarantined node ends; started again, it has a fresh identity and its old directory is kept aside
 )

@@ -10,8 +10,11 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"io"
 	"math/big"
 	"net"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,7 +23,9 @@ import (
 	"github.com/twinspan/twinspan/log/meta"
 	"github.com/twinspan/twinspan/log/node"
 	"github.com/twinspan/twinspan/log/quorum"
+	"github.com/twinspan/twinspan/log/segment"
 	"github.com/twinspan/twinspan/log/vfs"
+	"github.com/twinspan/twinspan/log/wire"
 )
 
 // put appends n entries of a KiB, each tenth to the schema topic, and waits.
@@ -241,5 +246,39 @@ func BenchmarkRead1KiB(b *testing.B) {
 	b.StopTimer()
 	if err := r.Close(); err != nil {
 		b.Fatal(err)
+	}
+}
+
+// TestDamagedPayload: an Append whose payload changed on its way, which its frame's
+// checksum does not cover, ends the connection, and nothing of it is stored.
+func TestDamagedPayload(t *testing.T) {
+	n, out := startLogged(t, node.Config{})
+	d := quorum.Descriptor{
+		Stream: "s", Segment: 1, FirstLSO: log.None, Epoch: 1, Generation: 1, Rule: quorum.NodeRule{Total: 1},
+		Members: []quorum.Member{{Node: "a1", UUID: n.Stats().UUID, City: "local"}},
+	}
+	payload := []byte("payload")
+	frames := append(hello(), wire.Encode(nil, &wire.Attach{Descriptor: d, Epoch: 1})...)
+	for o := range log.Offset(2) {
+		frames = append(frames, wire.Encode(nil, &wire.Append{
+			Offset: o, LAC: log.None, Topic: log.TopicData, Ends: true, Checksum: segment.Checksum(payload), Payload: payload,
+		})...)
+	}
+	frames[len(frames)-1] ^= 1
+	conn := raw(t, n)
+	if _, err := conn.Write(frames); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, conn); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(15 * time.Second); !strings.Contains(out.String(), "payload checksum differs") || n.Stats().Segment.Appends < 1; {
+		if time.Now().After(deadline) {
+			t.Fatalf("stats %+v; the node's log says\n%s", n.Stats().Segment, out)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if got := n.Stats().Segment.Appends; got != 1 {
+		t.Fatalf("%d entries are stored", got)
 	}
 }

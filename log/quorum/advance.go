@@ -20,6 +20,9 @@ type Advance struct {
 	Close  *Close
 	Open   *Descriptor
 	Reason string // of a close without the full rule, or an unprotected open
+	// Lost: entries behind Close.Last may have been acknowledged and are gone. The
+	// metadata must pass over their offsets.
+	Lost bool
 }
 
 // Outcome of an Advance.

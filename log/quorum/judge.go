@@ -203,8 +203,8 @@ func (w *Writer) restorable(now time.Duration, v *View) (string, bool) {
 // blocked: nothing but a weaker rule would help.
 func (w *Writer) blocked(now time.Duration, v *View, slow func(string) bool) Move {
 	if waited := now - w.judge.unmetAt; v.DegradeAfter > 0 && waited >= v.DegradeAfter {
-		if city, ok := v.dispensable(w.desc.Stream, slow); ok {
-			return Move{Verb: Degrade, City: city, Reason: "the rule could not be met for " + waited.String()}
+		if m, ok := v.weaker(w.desc.Stream, "the rule could not be met for "+waited.String(), slow); ok {
+			return m
 		}
 	}
 	return Move{Verb: Blocked, Reason: "the rule cannot be met by the nodes that can be reached"}

@@ -79,6 +79,7 @@ type View struct {
 	Nodes    []Candidate // sorted by name, without witnesses and drained nodes
 	Rule     NodeRule    // the stream's full one
 	Degraded []string    // cities that metadata says to do without
+	Seen     []string    // cities that the stream's newest segments had members in
 	Spare    int         // members beyond what the rule asks for, per city
 	// DegradeAfter lets the writer do without a city once the rule could not be
 	// met for so long; 0: never by itself.
@@ -99,15 +100,40 @@ func (v *View) without(rule NodeRule) (less NodeRule, full bool) {
 	return less, full
 }
 
-// dispensable names the first city without which the rule can be met.
+// dispensable names the first city without which the rule can be met. It is never
+// the last one that the rule still names, and never one of which no node has been
+// part of the cluster or the stream: that one has yet to come.
 func (v *View) dispensable(stream string, not func(string) bool) (string, bool) {
 	rule, _ := v.effective()
+	if len(rule.Cities) < 2 {
+		return "", false
+	}
 	for _, city := range rule.sorted() {
+		if !slices.Contains(v.Seen, city) && !slices.ContainsFunc(v.Nodes, func(c Candidate) bool { return c.City == city }) {
+			continue
+		}
 		if _, err := v.choose(stream, nil, rule.Without(city), not); err == nil {
 			return city, true
 		}
 	}
 	return "", false
+}
+
+// weaker is what a writer that may do without a city does when the rule has not
+// been met for DegradeAfter: it gives one up, or, when another one was given up and
+// is back meanwhile, takes that one back first. So never all are given up.
+func (v *View) weaker(stream, reason string, not func(string) bool) (Move, bool) {
+	if city, ok := v.dispensable(stream, not); ok {
+		return Move{Verb: Degrade, City: city, Reason: reason}, true
+	}
+	for i, back := range v.Degraded {
+		less := *v
+		less.Degraded = slices.Delete(slices.Clone(v.Degraded), i, i+1)
+		if city, ok := less.dispensable(stream, not); ok && city != back && v.Rule.Cities[back] > 0 {
+			return Move{Verb: Restore, City: back, Reason: "city " + city + " is gone, and this one is back"}, true
+		}
+	}
+	return Move{}, false
 }
 
 // restorable names the first degraded city whose part of the rule could be met.

@@ -36,6 +36,7 @@ type Recovery struct {
 	quorum  Quorum
 	way     *Quorum // the weaker rule that is enough, when the stream is degraded
 	rest    bool    // what the members that are left hold is enough
+	given   uint64  // members that an operator gave up
 	members []sealed
 	empty   bool     // there is no open segment, only one to be opened behind desc
 	open    *Advance // proposed, outcome not known
@@ -155,9 +156,34 @@ func (r *Recovery) Broken(i int) {
 	}
 }
 
-// Covered says that no entry above End was ever acknowledged, nor will be.
+// GiveUp ends the wait for members that never answer again, or only with damage:
+// an operator says so. The segment can then be closed although the others do not
+// cover it, once every one of them is sealed: what any of them has is kept, what
+// only those given up had is lost. Which entries that may be is Lost.
+func (r *Recovery) GiveUp(members uint64) {
+	r.given |= members & r.quorum.All()
+	for i := range r.members {
+		if r.given>>i&1 == 1 {
+			r.members[i].state = sealNone
+		}
+	}
+}
+
+// Covered says that no entry above End was ever acknowledged, nor will be; or that
+// an operator gave up those who may know of one, and all others are sealed.
 func (r *Recovery) Covered() bool {
-	return r.empty || r.quorum.Covers(r.in(sealHere)|r.in(sealAway))
+	sealed := r.in(sealHere) | r.in(sealAway)
+	if fault.Is(fault.ForcedEarly) && r.given != 0 && sealed != 0 {
+		return true
+	}
+	return r.empty || r.quorum.Covers(sealed) || r.given != 0 && sealed|r.given == r.quorum.All()
+}
+
+// Lost says that entries above End may have been acknowledged: they were on
+// members that were given up, and nobody is left who would know. Their offsets
+// must never be used again.
+func (r *Recovery) Lost() bool {
+	return r.given != 0 && !r.empty && !r.quorum.Covers(r.in(sealHere)|r.in(sealAway))
 }
 
 // End is where the segment will be closed: the largest newest entry over the
@@ -251,7 +277,8 @@ func (r *Recovery) Ready() (partial, ok bool) {
 		return false, true
 	}
 	set &= r.in(sealHere) // less than the rule has to be there to be seen
-	return true, set != 0 && (r.rest || r.way != nil && r.way.Ack(set))
+	all := r.given != 0 && set == r.in(sealHere)
+	return true, set != 0 && (r.rest || all || r.way != nil && r.way.Ack(set))
 }
 
 // Close is what Ready allows.
@@ -261,7 +288,7 @@ func (r *Recovery) Close() (c Close, partial, ok bool) {
 	}
 	last, lso, _ := r.End()
 	for i := range r.members {
-		if m := &r.members[i]; (m.state == sealHere || m.state == sealAway) && m.LAC > last {
+		if m := &r.members[i]; (m.state == sealHere || m.state == sealAway) && m.LAC > last && !r.Lost() { // then it says what is lost
 			_ = r.fail(fmt.Errorf("member %s knows entry %d as confirmed, the segment would end at %d: %w",
 				r.desc.Members[i].Node, m.LAC, last, log.ErrSuspect))
 			return Close{}, false, false
@@ -300,6 +327,9 @@ func (r *Recovery) Decide(now time.Duration, v *View, graceAfter time.Duration) 
 	if r.err != nil || r.open != nil || r.done {
 		return Move{}
 	}
+	if r.given != 0 {
+		return r.decideForced(now, graceAfter)
+	}
 	if v.DegradeAfter > 0 {
 		// Who opens a segment need not wait, as one who writes does: there is
 		// nothing to disturb, and writers may be too short-lived to wait.
@@ -327,12 +357,32 @@ func (r *Recovery) Decide(now time.Duration, v *View, graceAfter time.Duration) 
 		return Move{Verb: Roll, Plan: plan, Reason: plan.Reason}
 	}
 	if err != nil && v.DegradeAfter > 0 && waited >= v.DegradeAfter {
-		if city, ok := v.dispensable(r.desc.Stream, nil); ok {
-			return Move{Verb: Degrade, City: city, Reason: "the rule could not be met for " + waited.String()}
+		if m, ok := v.weaker(r.desc.Stream, "the rule could not be met for "+waited.String(), nil); ok {
+			return m
 		}
 	}
 	if waited >= graceAfter {
 		return Move{Verb: Blocked, Reason: "not enough members of the last segment, or nodes for the next one, can be reached"}
+	}
+	return Move{}
+}
+
+// decideForced closes as soon as all members that were not given up are sealed and
+// those that are there have everything; after 4 graceAfter without news, one. It
+// opens nothing: that is for the next writer. Roll comes with an empty plan.
+func (r *Recovery) decideForced(now, graceAfter time.Duration) Move {
+	if !r.waiting {
+		r.waiting, r.waitSince, r.progress = true, now, true
+	}
+	if r.progress {
+		r.progress, r.restSince = false, now
+	}
+	r.rest = r.Covered() && now-r.restSince >= 4*graceAfter
+	if _, ok := r.Ready(); ok {
+		return Move{Verb: Roll}
+	}
+	if now-r.waitSince >= graceAfter {
+		return Move{Verb: Blocked, Reason: "not every member that was not given up is sealed and has what the others have"}
 	}
 	return Move{}
 }
@@ -368,7 +418,10 @@ func (r *Recovery) Propose(p *Plan, generation uint64) (Advance, error) {
 	if !ok {
 		return Advance{}, fmt.Errorf("recover segment %d of stream %q: not ready: %w", r.desc.Segment, r.desc.Stream, log.ErrUnavailable)
 	}
-	a := Advance{Stream: r.desc.Stream, Epoch: r.epoch, Close: &c}
+	a := Advance{Stream: r.desc.Stream, Epoch: r.epoch, Close: &c, Lost: r.Lost()}
+	if r.given != 0 {
+		p = nil // the operator closes; a writer opens
+	}
 	if partial {
 		a.Reason = "recovered without the full rule"
 	}

@@ -10,8 +10,6 @@ import (
 	"math"
 	"slices"
 
-	"github.com/klauspost/compress/zstd"
-
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/quorum"
 	"github.com/twinspan/twinspan/log/vfs"
@@ -21,7 +19,7 @@ import (
 // It is written once, under another name, synced, and renamed.
 //
 //	0      pointer, 96 bytes, zeros up to 4 KiB
-//	4096   blocks: records (32 bytes and payload each), zstd or plain
+//	4096   blocks: records (32 bytes and payload each), packed or plain
 //	       index, twice: 56 bytes for each block
 //	       head, twice: JSON
 //	end-96 pointer again
@@ -34,8 +32,6 @@ const (
 	pointerSize    = 96
 	blockRowSize   = 56
 	archivedRecord = 32
-	codecPlain     = 0
-	codecZstd      = 1
 
 	archiveHeadMax  = 16 << 20
 	archiveIndexMax = 64 << 20
@@ -197,7 +193,7 @@ func decodeBlocks(b []byte, limit int64) ([]block, error) {
 			Ends: log.Offset(le.Uint64(b[40:])), CRC: le.Uint32(b[48:]), Codec: le.Uint32(b[52:]),
 		}
 		if x.At != at || x.Stored == 0 || x.At > limit-int64(x.Stored) || x.Raw > blockRawMax || x.First < o || x.Last < x.First ||
-			x.Count == 0 || x.Count > x.Raw/archivedRecord || x.Codec > codecZstd || x.Codec == codecPlain && x.Raw != x.Stored {
+			x.Count == 0 || x.Count > x.Raw/archivedRecord || x.Codec > codecLast || x.Codec == codecPlain && x.Raw != x.Stored {
 			return nil, fmt.Errorf("index row %d, entries %d to %d: %w", len(out), x.First, x.Last, errFormat)
 		}
 		at, o = x.At+int64(x.Stored), x.Last+1
@@ -321,7 +317,8 @@ type archiveWriter struct {
 	f      vfs.File
 	path   string
 	limit  int // bytes of a block
-	enc    *zstd.Encoder
+	packer *packer
+	pace   func() // between blocks: lets appends have the disk; nil: no pause
 	ptr    pointer
 	seed   uint32
 	head   archiveHead
@@ -335,14 +332,14 @@ type archiveWriter struct {
 
 // syncStep bounds what the last sync of a large file has to write at once: the
 // journal shares the disk.
-const syncStep = 8 << 20
+const syncStep = 4 << 20
 
-func newArchiveWriter(fsys vfs.FS, path string, node [16]byte, salt uint64, limit int, enc *zstd.Encoder) (*archiveWriter, error) {
+func newArchiveWriter(fsys vfs.FS, path string, node [16]byte, salt uint64, limit int, packer *packer) (*archiveWriter, error) {
 	f, err := fsys.Create(path)
 	if err != nil {
 		return nil, err
 	}
-	w := &archiveWriter{f: f, path: path, limit: limit, enc: enc, ptr: pointer{Node: node, Salt: salt}, at: archiveStart}
+	w := &archiveWriter{f: f, path: path, limit: limit, packer: packer, ptr: pointer{Node: node, Salt: salt}, at: archiveStart}
 	w.seed = w.ptr.seed()
 	w.head.LSO = log.None
 	return w, nil
@@ -382,12 +379,9 @@ func (w *archiveWriter) flush() error {
 	if w.row.Count == 0 {
 		return nil
 	}
-	w.packed = w.enc.EncodeAll(w.raw, w.packed[:0])
-	b, x := w.packed, w.row
-	x.Codec = codecZstd
-	if len(b) >= len(w.raw) {
-		b, x.Codec = w.raw, codecPlain
-	}
+	x := w.row
+	var b []byte
+	b, w.packed, x.Codec = w.packer.pack(w.raw, w.packed)
 	if len(w.raw) > math.MaxUint32/2 {
 		return fmt.Errorf("block of %d bytes: %w", len(w.raw), log.ErrTooLarge)
 	}
@@ -403,15 +397,21 @@ func (w *archiveWriter) flush() error {
 		w.raw, w.packed = nil, nil
 	}
 	w.raw = w.raw[:0]
-	if w.at-w.synced < syncStep {
-		return nil
+	if w.at-w.synced >= syncStep {
+		w.synced = w.at
+		if err := w.f.Sync(); err != nil {
+			return err
+		}
 	}
-	w.synced = w.at
-	return w.f.Sync()
+	if w.pace != nil {
+		w.pace()
+	}
+	return nil
 }
 
 // finish completes the file and makes its bytes durable.
 func (w *archiveWriter) finish() (*archive, error) {
+	w.pace = nil // the head was made, and should be durable soon
 	if err := w.flush(); err != nil {
 		return nil, err
 	}
@@ -442,14 +442,4 @@ func (w *archiveWriter) finish() (*archive, error) {
 		return nil, err
 	}
 	return &archive{ptr: *p, head: w.head, size: p.Size, blocks: w.blocks, handle: w.f}, nil
-}
-
-// newEncoder and newDecoder are made once for a store and used for every block.
-func newEncoder() (*zstd.Encoder, error) {
-	return zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest),
-		zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true))
-}
-
-func newDecoder() (*zstd.Decoder, error) {
-	return zstd.NewReader(nil, zstd.WithDecoderConcurrency(2), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(blockRawMax))
 }

@@ -17,9 +17,11 @@ func (s *Store) commitLoop() {
 	for {
 		g, closing := s.take()
 		if g != nil {
+			bytes := int64(g.bytes())
 			if !s.commit(g) {
 				return
 			}
+			s.hold(bytes)
 			idle.Reset(s.cfg.IdleCommit)
 			continue
 		}
@@ -64,6 +66,7 @@ func (s *Store) commit(g *group) bool {
 	defer s.mu.Unlock()
 	switch {
 	case err == nil:
+		s.written.Store(time.Now().UnixNano())
 		s.publishLocked(g, at, headSize)
 		s.counts.group(len(g.slots), took)
 	case errors.Is(err, log.ErrFull):

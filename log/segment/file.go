@@ -60,11 +60,12 @@ func (s *Store) prewrite(name string, size int64) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	for at := int64(0); at < size && err == nil; at += int64(len(zeros)) {
-		_, err = h.WriteAt(zeros[:min(size-at, int64(len(zeros)))], at)
-	}
-	if err == nil {
-		err = h.Sync()
+	for at := int64(0); at < size && err == nil; {
+		n, writeErr := h.WriteAt(zeros[:min(size-at, int64(len(zeros)))], at)
+		at, err = at+int64(n), writeErr
+		if err == nil && (at == size || at%syncStep == 0) { // in steps: the journal shares the disk
+			err = h.Sync()
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(err, h.Close(), s.fs.Remove(path))
@@ -349,7 +350,7 @@ func (s *Store) recycle() {
 		}
 		// To make a file costs as much as to fill it, and a segment that leaves
 		// the journal frees many at once.
-		few := int64(len(s.spares)) <= max(int64(s.cfg.SpareFiles), s.cfg.JournalBytes/2/s.cfg.FileBytes)
+		few := int64(len(s.spares)) <= max(int64(s.cfg.SpareFiles), (s.cfg.JournalBytes-s.cfg.idleBytes())/s.cfg.FileBytes)
 		keep := f.size == s.cfg.FileBytes && (few || s.reserve == nil)
 		s.spareSeq++
 		name := s.path(spareName(s.spareSeq))

@@ -1,6 +1,8 @@
 package segment
 
 import (
+	"slices"
+
 	"github.com/twinspan/twinspan/log"
 )
 
@@ -58,8 +60,8 @@ func (g *group) add(to *Replica, r *record, payload []byte) {
 	g.touched[t].Count++
 	at := len(g.buf)
 	need := recordSize(len(payload))
-	g.buf = append(g.buf, make([]byte, need)...)
-	b := g.buf[at:]
+	g.buf = slices.Grow(g.buf, need)[:at+need]
+	b := g.buf[at:] // of an earlier group: all of it is written below
 	r.encode(b)
 	n := copy(b[recordHeader:], payload)
 	clear(b[recordHeader+n:])

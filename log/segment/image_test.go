@@ -118,7 +118,9 @@ func load(r *rand.Rand, disk *vfs.Disk, p *promise) ([]image, error) {
 	}
 	disk.SetHook(func(op vfs.Op) vfs.Fault { take(op); return vfs.Fault{} })
 	disk.SetAfter(take)
-	s, err := segment.Open(crashConfig(disk))
+	c := crashConfig(disk)
+	c.Compression = segment.Compression(r.IntN(3))
+	s, err := segment.Open(c)
 	if err != nil {
 		return nil, fmt.Errorf("open: %w", err)
 	}

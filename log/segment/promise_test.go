@@ -375,7 +375,7 @@ func (f fact) holds(s *segment.Store, id segment.ID, begun intent) error {
 	case f.closed && (!i.Closed || i.Last != f.last), !f.closed && i.Closed && !begun.close:
 		return fmt.Errorf("closed %v at %d", i.Closed, i.Last)
 	case i.Held < f.acked && !(i.Closed && i.Held == i.Last):
-		return fmt.Errorf("holds up to %d", i.Held)
+		return fmt.Errorf("holds up to %d: %+v", i.Held, i)
 	case f.complete && !i.Complete:
 		return fmt.Errorf("incomplete: %+v", i)
 	case i.Compacted && !begun.compact, f.compacted && !i.Compacted:

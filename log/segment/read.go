@@ -335,8 +335,8 @@ func (p plan) readOwn(r *Replica, q Query, entries []Stored, buf []byte) ([]Stor
 		if len(got) < len(packed) || placed(p.own.ptr.seed(), b.At, packed) != b.CRC {
 			return lost(fmt.Errorf("the block's checksum differs: %w", errFormat))
 		}
-		if buf, err = r.store.decoder.DecodeAll(packed, buf[:0]); err != nil || len(buf) != int(b.Raw) {
-			return lost(fmt.Errorf("the block unpacks to %d of %d bytes: %w", len(buf), b.Raw, errors.Join(errFormat, err)))
+		if buf, err = r.store.packer.unpack(b.Codec, packed, buf, int(b.Raw)); err != nil {
+			return lost(err)
 		}
 	}
 	all, err := decodeBlock(buf, b, r.desc.Epoch, entries)

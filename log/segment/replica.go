@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/twinspan/twinspan/log"
@@ -54,6 +55,7 @@ type Replica struct {
 	touchedIn *group // the group that holds its newest queued entry
 	touched   int32
 
+	wanted  atomic.Int32  // who waits for the token
 	turn    chan struct{} // a token: whoever holds it may replace file; owner: the Replica; bound 1; never closed
 	changed chan struct{} // owner: the Replica; made when somebody watches, closed at the next change
 }

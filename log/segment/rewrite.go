@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"time"
 
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/quorum"
@@ -18,15 +19,18 @@ import (
 // thing: the new file is durable under its name before anything else changes, so
 // each of them may be cut short anywhere.
 type rewrite struct {
-	upto  log.Offset  // the file covers the entries up to here
-	end   *segmentEnd // of a closed segment; nil: a part of an open one
-	keep  []log.Topic // only these topics stay; nil: all
-	fetch Fetch       // brings what is missing; nil: it stays missing
-	alone bool        // nothing that is here may be used
+	upto   log.Offset  // the file covers the entries up to here
+	end    *segmentEnd // of a closed segment; nil: a part of an open one
+	keep   []log.Topic // only these topics stay; nil: all
+	fetch  Fetch       // brings what is missing; nil: it stays missing
+	alone  bool        // nothing that is here may be used
+	yields bool        // it rests while something is appended; of the keeper alone
 }
 
 // lockFile takes the right to replace the replica's own file.
 func (r *Replica) lockFile(ctx context.Context) error {
+	r.wanted.Add(1)
+	defer r.wanted.Add(-1)
 	select {
 	case r.turn <- struct{}{}:
 		return nil
@@ -72,9 +76,15 @@ func (s *Store) writeOwn(ctx context.Context, r *Replica, w rewrite) (*archive, 
 	if err := s.fs.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, s.diskError(err)
 	}
-	aw, err := newArchiveWriter(s.fs, temp, s.node, binary.NativeEndian.Uint64(salt[:]), s.cfg.BlockBytes, s.encoder)
+	aw, err := newArchiveWriter(s.fs, temp, s.node, binary.NativeEndian.Uint64(salt[:]), s.cfg.BlockBytes, s.packer)
 	if err != nil {
 		return nil, nil, s.diskError(err)
+	}
+	if w.yields {
+		aw.pace = func() {
+			s.rest(r, time.Since(s.rested))
+			s.rested = time.Now()
+		}
 	}
 	missing, err := s.fill(ctx, r, w, aw)
 	var a *archive

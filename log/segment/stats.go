@@ -12,6 +12,7 @@ type counts struct {
 	metaTime       time.Duration
 	trimmed        int64
 	archived       int64
+	held           time.Duration
 	groupSizes     [groupBuckets]int64
 }
 
@@ -30,27 +31,29 @@ func (c *counts) group(records int, took time.Duration) {
 
 // Stats is a picture of the store. Counters start at Open.
 type Stats struct {
-	Appends     int64         // entries made durable
-	AppendBytes int64         // their records' bytes
-	Groups      int64         // group commits
-	GroupSizes  []int64       // groups of up to 1, 2, 4 … records; the last one the rest
-	Syncs       int64         // fdatasyncs of the journal
-	SyncTime    time.Duration // all of them together
-	MetaWrites  int64
-	Streams     int // with a replica here
-	Replicas    int
-	Archived    int // of them, wholly in their own files
-	Files       int // journal files, spares apart
-	Spares      int
-	DiskBytes   int64   // of journal files, spares, and replicas' own files
-	OwnBytes    int64   // of replicas' own files
-	OwnRatio    float64 // bytes of the records in them, as in the journal, for each byte of the files; 0: no file
-	Archivings  int64   // files written
-	EntryBytes  int64   // records in the journal that are needed
-	Trimmed     int64   // entries given up, with their replica or by compaction
-	Suspect     int     // replicas in which damage is known
-	Full        bool    // no room for the next journal file
-	Fault       string
+	Appends      int64         // entries made durable
+	AppendBytes  int64         // their records' bytes
+	Groups       int64         // group commits
+	GroupSizes   []int64       // groups of up to 1, 2, 4 … records; the last one the rest
+	Syncs        int64         // fdatasyncs of the journal
+	SyncTime     time.Duration // all of them together
+	MetaWrites   int64
+	Streams      int // with a replica here
+	Replicas     int
+	Archived     int // of them, wholly in their own files
+	Files        int // journal files, spares apart
+	Spares       int
+	JournalBytes int64         // of the journal files
+	Held         time.Duration // appends were slowed, because segments don't leave the journal fast enough
+	DiskBytes    int64         // of journal files, spares, and replicas' own files
+	OwnBytes     int64         // of replicas' own files
+	OwnRatio     float64       // bytes of the records in them, as in the journal, for each byte of the files; 0: no file
+	Archivings   int64         // files written
+	EntryBytes   int64         // records in the journal that are needed
+	Trimmed      int64         // entries given up, with their replica or by compaction
+	Suspect      int           // replicas in which damage is known
+	Full         bool          // no room for the next journal file
+	Fault        string
 }
 
 // Stats is the present picture.
@@ -69,9 +72,8 @@ func (s *Store) Stats() Stats {
 	if s.fault != nil {
 		out.Fault = s.fault.Error()
 	}
-	for _, f := range s.files {
-		out.DiskBytes += f.size
-	}
+	out.JournalBytes, out.Held = s.journalLocked(), c.held
+	out.DiskBytes += out.JournalBytes
 	for _, f := range s.spares {
 		out.DiskBytes += f.size
 	}

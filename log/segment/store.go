@@ -16,9 +16,9 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
 	"github.com/rs/zerolog"
 
 	"github.com/twinspan/twinspan/log"
@@ -32,12 +32,13 @@ type Config struct {
 
 	FileBytes  int64         // of a journal file; 64 MiB; 1 MiB to 1 GiB
 	GroupBytes int           // most bytes of one group commit; 4 MiB; one record may be more
-	SpareFiles int           // pre-written files kept ready; 1; of those that become free, up to half of JournalBytes
+	SpareFiles int           // pre-written files kept ready; 1; of those that become free, up to three quarters of JournalBytes
 	IdleCommit time.Duration // the last group is proven durable after this much silence; 20ms
 
-	JournalBytes int64         // closed segments leave the journal while its files are larger; 1 GiB
+	JournalBytes int64         // segments leave the journal while its files are larger; 1 GiB; at twice that appends are slowed
 	ClosedMax    int           // or while it has more of them than this; 256
 	BlockBytes   int           // of records compressed together, where they leave; 256 KiB
+	Compression  Compression   // of these blocks; S2
 	TidyEvery    time.Duration // the journal is looked at so often, besides; 10s
 
 	IndexCacheBytes int64         // indexes of sealed files kept in memory; 64 MiB
@@ -152,6 +153,9 @@ type Store struct {
 	cached                     int64   // bytes of loaded indexes
 	clock                      uint64  // ticks with every use of a sealed file
 	counts                     counts
+	moving                     bool         // a segment is on its way out of the journal
+	closedCount                int          // closed replicas in the journal, when it was looked at last
+	written                    atomic.Int64 // when a group became durable last, ns since 1970
 
 	metaMu  sync.Mutex // one writer of meta; taken before mu
 	meta    *metaStore
@@ -171,9 +175,10 @@ type Store struct {
 	unproven bool // the last group has no group behind it
 	prover   *group
 
-	encoder *zstd.Encoder // of replicas' own files; both are safe for concurrent use
-	decoder *zstd.Decoder
+	packer  *packer // of replicas' own files
 	scratch scratch
+
+	rested time.Time // when the keeper rested last, or began; only its goroutine
 
 	// Only Open.
 	doubts   []doubt
@@ -207,11 +212,8 @@ func Open(cfg Config) (*Store, error) {
 		stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 	var err error
-	if s.encoder, err = newEncoder(); err != nil {
-		return nil, fmt.Errorf("zstd encoder: %w", err)
-	}
-	if s.decoder, err = newDecoder(); err != nil {
-		return nil, fmt.Errorf("zstd decoder: %w", err)
+	if s.packer, err = newPacker(cfg.Compression); err != nil {
+		return nil, err
 	}
 	if err := s.fs.MkdirAll(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("log directory: %w", err)

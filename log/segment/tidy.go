@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/twinspan/twinspan/log"
 )
@@ -166,6 +167,7 @@ func (r *Replica) Verify(ctx context.Context) (entries int64, err error) {
 // tidy moves replicas out of the journal while its files are too large, from the
 // oldest file on, and closed ones while they are too many. Of an open segment the
 // older part moves: a quiet one would hold a file for each of its few entries.
+// When nothing is appended, closed ones move until there is room for a burst.
 func (s *Store) tidy() error {
 	tried := map[*Replica]bool{}
 	for {
@@ -177,8 +179,10 @@ func (s *Store) tidy() error {
 		if !r.tryLockFile() {
 			continue // a repair, or a compaction, does it
 		}
+		s.rested = time.Now()
 		err := s.leave(r, w)
 		r.unlockFile()
+		s.rest(nil, time.Since(s.rested))
 		if err != nil && !errors.Is(err, log.ErrElsewhere) {
 			return fmt.Errorf("move %s out of the journal: %w", r.id, err)
 		}
@@ -197,8 +201,14 @@ func (s *Store) leave(r *Replica, w rewrite) error {
 	if w.end != nil {
 		w.upto = r.held()
 	}
+	w.yields, s.moving = true, true
 	s.mu.Unlock()
 	defer r.stay()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.moving = false
+	}()
 	err = s.rewrite(context.Background(), r, w)
 	if !errors.Is(err, log.ErrFull) {
 		return err
@@ -259,9 +269,10 @@ func (s *Store) untidy(tried map[*Replica]bool) (*Replica, rewrite, bool) {
 	if s.aliveLocked() != nil {
 		return nil, rewrite{}, false
 	}
-	var bytes int64
-	for _, f := range s.files {
-		bytes += f.size
+	bytes, limit := s.journalLocked(), s.cfg.JournalBytes
+	early := bytes <= limit // what leaves now need not
+	if early && s.quiet() {
+		limit = s.cfg.idleBytes()
 	}
 	var oldest *Replica // closed
 	closed := 0
@@ -275,10 +286,11 @@ func (s *Store) untidy(tried map[*Replica]bool) (*Replica, rewrite, bool) {
 			oldest = r
 		}
 	}
-	if bytes <= s.cfg.JournalBytes && closed <= s.cfg.ClosedMax {
+	s.closedCount = closed
+	if bytes <= limit && closed <= s.cfg.ClosedMax {
 		return nil, rewrite{}, false
 	}
-	if bytes > s.cfg.JournalBytes {
+	if bytes > limit {
 		for _, f := range s.files {
 			if !f.sealed {
 				continue
@@ -286,19 +298,19 @@ func (s *Store) untidy(tried map[*Replica]bool) (*Replica, rewrite, bool) {
 			var part *Replica
 			for _, num := range sortedKeys(f.runs) {
 				r := f.runs[num].replica
-				if _, _, ok := r.m.Closed(); ok && !tried[r] && !r.dropped {
+				if _, _, ok := r.m.Closed(); ok && !tried[r] && !r.dropped && (!early || r.completeLocked()) {
 					return r, r.wholly(), true
 				}
 				if part == nil && !tried[r] && !r.dropped {
 					part = r
 				}
 			}
-			if part != nil {
+			if part != nil && !early {
 				return part, rewrite{upto: part.sealedUpto()}, true
 			}
 		}
 	}
-	if oldest != nil {
+	if oldest != nil && (!early || closed > s.cfg.ClosedMax) {
 		return oldest, oldest.wholly(), true
 	}
 	return nil, rewrite{}, false

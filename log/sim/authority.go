@@ -159,7 +159,7 @@ func (a *authority) forget(w *world, node uint8) {
 func (w *world) held(c *command, r *reply) {
 	s := w.segs[c.seg]
 	switch {
-	case !s.known || s.gone || !s.closed:
+	case !s.known || s.gone || !s.closed || s.lost:
 		r.outcome = quorum.Refused
 	case c.lost:
 		if s.holders[c.node] != c.inc {
@@ -185,11 +185,11 @@ func (w *world) held(c *command, r *reply) {
 func (w *world) trim(c *command) quorum.Outcome {
 	a := &w.meta
 	keep := 1 // the newest closed one stays, for the producer
-	if n := a.newest(w); n != nil && !n.closed {
-		keep = 2
+	for keep <= len(a.listed) && (!w.segs[a.listed[len(a.listed)-keep]].closed || w.segs[a.listed[len(a.listed)-keep]].lost) {
+		keep++
 	}
 	cut := 0 // behind the end of a transaction
-	for i := range len(a.listed) - keep {
+	for i := range max(0, len(a.listed)-keep) {
 		s := w.segs[a.listed[i]]
 		if s.end >= c.before {
 			break
@@ -264,6 +264,12 @@ func (w *world) advance(c *command) quorum.Outcome {
 	if c.close {
 		w.closes(s, c)
 		a.first, a.lso = c.last+1, c.lso
+		defer func() {
+			if c.lost {
+				w.passes(s, c)
+				a.relist(w)
+			}
+		}()
 		s.end, s.endLSO = c.last, c.lso
 		if c.last < s.first {
 			s.gone = true

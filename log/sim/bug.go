@@ -26,6 +26,7 @@ const (
 	BugDropForgetsFence                                   // a dropped replica can be made anew
 	BugCopiedWhenSent                                     // a recovery counts copies that were sent, not acknowledged
 	BugOldGeneration                                      // nodes of a new generation take writers of an old one
+	BugLostReused                                         // a forced close passes over no offsets
 	bugsEnd
 )
 
@@ -70,6 +71,8 @@ var bugNames = map[Bug]string{
 	BugDropForgetsFence:         "dropped replica made anew",
 	BugCopiedWhenSent:           "copies counted when sent",
 	BugOldGeneration:            "old generation accepted",
+	BugLostReused:               "offsets reused behind a forced close",
+	Bug(fault.ForcedEarly):      "forced close before all that are left are sealed",
 }
 
 func (b Bug) String() string {

@@ -167,7 +167,7 @@ func (w *world) wipes(mask uint32) {
 			return // it has not noticed that they are down, and might count on them
 		}
 	}
-	if w.calm || !w.survives(func(x *node) bool { return mask>>x.idx&1 == 1 }, nothing) {
+	if w.calm || !w.survives(func(x *node) bool { return mask>>x.idx&1 == 1 }, nothing) && !w.doubleLoss(mask) {
 		return
 	}
 	for i := range w.nodes[:w.count] {
@@ -246,7 +246,7 @@ func (w *world) recovered() bool {
 	}
 	for _, idx := range a.listed {
 		s := w.segs[idx]
-		if s.closed && !w.lay.rule.holds(w.cities(s.holders)) {
+		if s.closed && !s.lost && !w.lay.rule.holds(w.cities(s.holders)) {
 			return false
 		}
 	}
@@ -262,7 +262,7 @@ func (w *world) recovered() bool {
 func (w *world) check() {
 	for _, idx := range w.meta.listed {
 		s := w.segs[idx]
-		if !s.closed {
+		if !s.closed || s.lost {
 			continue
 		}
 		var count [citiesMax]int

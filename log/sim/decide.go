@@ -19,6 +19,7 @@ const degradeAfter = 40 * time.Millisecond
 func (w *world) view(p *writer) *quorum.View {
 	v := &w.scratch
 	v.Nodes, v.Degraded, v.Rule, v.Spare, v.DegradeAfter = v.Nodes[:0], v.Degraded[:0], w.ruleNode, w.lay.spare, 0
+	v.Seen = cityNames[:]
 	for i := range w.nodes[:w.count] {
 		inc := w.meta.nodes[i]
 		if inc == 0 || w.meta.drained[i] {
@@ -45,6 +46,7 @@ func (w *world) decide(p *writer) {
 	v := w.view(p)
 	var m quorum.Move
 	if p.phase == phaseOpen {
+		w.giveUp(p)
 		w.copyOn(p)
 		m = p.rec.Decide(w.time(), v, settings.RollAfter)
 	} else {

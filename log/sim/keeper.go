@@ -24,7 +24,7 @@ func (w *world) keep() {
 	}
 	for _, idx := range w.meta.listed {
 		s := w.segs[idx]
-		if s.closed && !w.lay.rule.holds(w.cities(s.holders)) && w.dice.oneIn(2) {
+		if s.closed && !s.lost && !w.lay.rule.holds(w.cities(s.holders)) && w.dice.oneIn(2) {
 			if w.startRepair(s) {
 				return
 			}

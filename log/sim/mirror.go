@@ -97,6 +97,9 @@ func (m *mirror) advance(w *world, c *command) *meta.Advance {
 		d := w.segs[c.open].desc
 		a.Open = &d
 	}
+	if c.lost {
+		a.Lost = &meta.Lost{To: off(c.o), Reason: "two disks", By: "operator"}
+	}
 	if c.reason {
 		a.Reason = "reason"
 	}
@@ -116,7 +119,10 @@ func (m *mirror) compare(w *world, c *command) {
 		if a.Segment != b.num || a.First != off(b.first) || a.Closed != b.closed || b.closed && (a.Last != off(b.end) || a.LSO != off(b.endLSO)) {
 			w.violate(7, "after %s the metadata has %+v, the model segment %d from %d, closed %t at %d", w.describe(c), *a, b.num, b.first, b.closed, b.end)
 		}
-		if !b.closed {
+		if a.Lost != b.lost {
+			w.violate(7, "after %s segment %d is lost: %t, in the model %t", w.describe(c), b.num, a.Lost, b.lost)
+		}
+		if !b.closed || b.lost {
 			continue
 		}
 		var holders [nodesMax]uint16

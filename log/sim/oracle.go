@@ -87,7 +87,7 @@ func (w *world) confirm(p *writer) {
 
 // closes: the metadata closes a segment.
 func (w *world) closes(s *segment, c *command) {
-	if n := int32(len(w.canon)); c.last < n-1 && n-1 >= s.first {
+	if n := int32(len(w.canon)); c.last < n-1 && n-1 >= s.first && !c.lost {
 		w.violate(2, "segment %d is closed at %d, %d was acknowledged", s.num, c.last, n-1)
 	}
 	if c.last >= s.first+int32(len(s.content)) {
@@ -231,6 +231,12 @@ func (w *world) tail(first int32) uint64 {
 // open segment's remaining disks cover, each closed one has a holder left. Faults
 // that would break this are more than the rules promise to bear.
 func (w *world) survives(lost func(n *node) bool, damaged func(n *node, s *segment) bool) bool {
+	return w.bears(lost, damaged, false)
+}
+
+// bears is survives; with open, the open segments may be lost as far as they are
+// on these disks.
+func (w *world) bears(lost func(n *node) bool, damaged func(n *node, s *segment) bool, open bool) bool {
 	for k := range len(w.meta.listed) + 16 {
 		var s *segment
 		if k < len(w.meta.listed) {
@@ -239,6 +245,9 @@ func (w *world) survives(lost func(n *node) bool, damaged func(n *node, s *segme
 			continue
 		} else {
 			s = w.segs[i] // proposed, and perhaps opened yet
+		}
+		if s.lost {
+			continue
 		}
 		if !w.curable(s, lost) {
 			return false
@@ -263,6 +272,9 @@ func (w *world) survives(lost func(n *node) bool, damaged func(n *node, s *segme
 			if !left {
 				return false
 			}
+			continue
+		}
+		if open {
 			continue
 		}
 		var gone [citiesMax]int // an acknowledgement by these alone must be impossible

@@ -18,6 +18,10 @@ func (w *world) poll(x *reader) {
 	if s == nil {
 		return
 	}
+	if s.lost { // its operator was told, and moves it behind
+		x.pos = s.end + 1
+		return
+	}
 	n := w.readable(x, s)
 	if n == nil {
 		return

@@ -27,6 +27,8 @@ type Total struct {
 	Events      int64
 	Acked       int64
 	Unprotected int64
+	Takeovers   int
+	Forced      int
 	Segments    int64
 	Faults      int64
 	Found       *Result // the violation of the lowest seed among those seen
@@ -65,6 +67,8 @@ func Play(ctx context.Context, b Batch) Total {
 				t.Events += r.Events
 				t.Acked += r.Acked
 				t.Unprotected += r.Unprotected
+				t.Takeovers += r.Takeovers
+				t.Forced += r.Forced
 				t.Segments += int64(r.Segments)
 				t.Faults += int64(r.Faults)
 				if r.Violation != nil && (t.Found == nil || r.Seed < t.Found.Seed) {

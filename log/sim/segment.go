@@ -40,6 +40,8 @@ type segment struct {
 	closed  bool
 	partial bool
 	gone    bool // empty, or trimmed
+	lost    bool // it stands for offsets that a forced close passed over
+	force   bool // an operator gives its lost members up
 	end     int32
 	endLSO  int32
 	ever    [nodesMax]uint16 // disk that once held all of it, by repair

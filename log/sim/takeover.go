@@ -62,7 +62,7 @@ func (w *world) survivors(d *rng, city uint8) int {
 		}
 	}
 	for _, idx := range w.meta.listed { // what was closed below its rule may not be found again
-		if s := w.segs[idx]; s.partial || !s.protected {
+		if s := w.segs[idx]; s.partial || !s.protected || s.lost {
 			return newest
 		}
 	}
@@ -215,6 +215,9 @@ func (w *world) find(d *quorum.Descriptor) *segment {
 func (w *world) relisted(s *segment, m *meta.Segment) {
 	s.gone = false
 	s.holders = [nodesMax]uint16{}
+	if s.lost && m.Lost {
+		return
+	}
 	if !m.Closed {
 		s.closed, s.partial = false, false
 		return

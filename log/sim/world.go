@@ -46,6 +46,7 @@ const (
 	evRead
 	evKeep
 	evRepair
+	evForce
 )
 
 // How long a system may take to come back when everything has healed: in µs, and
@@ -74,6 +75,8 @@ type Result struct {
 	Segments    int
 	Faults      int
 	Takeovers   int
+	Losses      int // of more disks than a rule bears
+	Forced      int // closes with a gap behind
 	Violation   *Violation
 	Layout      string
 }
@@ -118,6 +121,8 @@ type world struct {
 	faults    int
 	calm      bool
 	takeovers int
+	losses    int // of more disks than a rule bears
+	forced    int
 
 	canon       []fixed
 	confirmed   int32
@@ -196,6 +201,7 @@ func Run(c Config) (res Result) {
 	res.Seed, res.Layout = c.Seed, w.lay.String()
 	defer func() {
 		res.Events, res.Acked, res.Segments, res.Faults, res.Unprotected, res.Takeovers = w.events, w.acked, len(w.segs), w.faults, w.unprotected, w.takeovers
+		res.Losses, res.Forced = w.losses, w.forced
 		if p := recover(); p != nil {
 			v, ok := p.(*Violation)
 			if !ok {
@@ -323,6 +329,8 @@ func (w *world) faultEvent(e *event) {
 		w.lossy = false
 	case evHealLinks:
 		w.slowLink = 0
+	case evForce:
+		w.forces(e.seg)
 	case evUnblock:
 		w.blocked[e.who] &^= 1 << e.peer
 	}

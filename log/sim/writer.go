@@ -142,6 +142,9 @@ func (w *world) advanced(p *writer, r *reply) {
 			return
 		}
 		switch {
+		case p.rec.Finished() && p.adv.Open == nil:
+			w.die(p, errForced)
+			w.start()
 		case p.rec.Finished():
 			w.open(p)
 		case r.outcome == quorum.Unknown:
@@ -175,6 +178,9 @@ func (w *world) propose(p *writer) {
 		for _, m := range cl.Holders {
 			c.holders[m.Node[1]-'0'] = incarnation(m.UUID)
 		}
+	}
+	if p.adv.Lost {
+		c.lost, c.o = true, w.lostTo(c.last)
 	}
 	if p.adv.Open != nil {
 		if p.next == nil {

@@ -114,8 +114,11 @@ type Append struct {
 	Payload  []byte // a part of the decoded body
 }
 
+// appendHead is what an Append's body has before the payload.
+const appendHead = 31
+
 // AppendOverhead is what an Append takes beside its payload, header included.
-const AppendOverhead = HeaderSize + 31
+const AppendOverhead = HeaderSize + appendHead
 
 // Kind is KindAppend.
 func (*Append) Kind() Kind { return KindAppend }

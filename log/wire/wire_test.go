@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"strings"
 	"testing"
 	"time"
@@ -52,7 +53,7 @@ func samples() []wire.Message {
 		&wire.Close{Stream: "s", Segment: 4, Last: 99, LSO: 98},
 		&wire.Copy{Stream: "s", Segment: 4, From: 5, To: 100, Credit: 1 << 20, Raw: true},
 		&wire.Meta{Request: []byte("request")}, &wire.MetaOK{Response: []byte("response")}, &wire.Raft{},
-		&wire.Append{Offset: 5, LAC: 4, Time: at.UnixMicro(), Topic: 3, Ends: true, Checksum: 9, Payload: []byte("payload")},
+		&wire.Append{Offset: 5, LAC: 4, Time: at.UnixMicro(), Topic: 3, Ends: true, Checksum: payloadCRC, Payload: []byte("payload")},
 		&wire.Ack{Last: 5}, &wire.LAC{LAC: 5},
 		&wire.Read{Stream: "s", From: 1, To: 9, Committed: true, Credit: 1 << 20, Topics: []log.Topic{1, 2}},
 		&wire.Reading{Bounds: b},
@@ -65,6 +66,9 @@ func samples() []wire.Message {
 		&wire.Done{},
 	}
 }
+
+// payloadCRC is that of "payload".
+const payloadCRC = 0xf4e36970
 
 // parse reads one frame.
 func parse(b []byte) (wire.Message, int, error) {
@@ -80,7 +84,13 @@ func parse(b []byte) (wire.Message, int, error) {
 		return nil, 0, err
 	}
 	m := fresh[h.Kind]()
-	return m, end, wire.Decode(m, b[wire.HeaderSize:end])
+	if err := wire.Decode(m, b[wire.HeaderSize:end]); err != nil {
+		return m, end, err
+	}
+	if a, ok := m.(*wire.Append); ok && crc32.Checksum(a.Payload, crc32.MakeTable(crc32.Castagnoli)) != a.Checksum {
+		return m, end, fmt.Errorf("payload: %w", wire.ErrFrame) // a node checks it where it is stored
+	}
+	return m, end, nil
 }
 
 func TestRoundTrip(t *testing.T) {

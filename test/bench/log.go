@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/quorum"
 )
 
@@ -57,7 +58,7 @@ func benchLog(ctx context.Context, s logSettings) (err error) {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context, logSettings, *results) error
-	}{{"compare", compare}, {"streams", manyStreams}, {"cities", twoCities}, {"recovery", recovery}, {"cold", coldStart}} {
+	}{{"compare", compare}, {"streams", manyStreams}, {"cities", twoCities}, {"recovery", recovery}, {"cold", coldStart}, {"memory", memory}, {"codec", codecs}} {
 		if s.only != "" && !slices.Contains(strings.Split(s.only, ","), part.name) {
 			continue
 		}
@@ -85,12 +86,28 @@ func threeNodes(ctx context.Context, s logSettings, name string) (*ownSide, erro
 type contestant struct {
 	name    string
 	key     string
-	a       appender
-	reopen  func(context.Context) (appender, error) // ends a segment; nil: there are none
+	as      []appender
+	reopen  func(context.Context) ([]appender, error) // after their segments were ended; nil: there are none
 	pids    []int
-	flushes func(context.Context) (float64, error)
+	flushes func(context.Context) (flushes, error)
 	rounds  []measured
 	single  []measured
+}
+
+// open makes it a writer of each of the streams.
+func (c *contestant) open(ctx context.Context, l log.Log, streams ...string) (err error) {
+	c.reopen = func(ctx context.Context) (as []appender, err error) {
+		for _, name := range streams {
+			a, err := open(ctx, l, name)
+			if err != nil {
+				return nil, err
+			}
+			as = append(as, a)
+		}
+		return as, nil
+	}
+	c.as, err = c.reopen(ctx)
+	return err
 }
 
 // compare runs both sides in turns on the same machine: three durable replicas
@@ -107,47 +124,51 @@ func compare(ctx context.Context, s logSettings, r *results) error {
 	}
 	defer func() { stopping(own) }()
 	field := []*contestant{{name: "JetStream R3, sync always", key: "jetstream"}, {name: "twinspan, 2 of 3", key: "two_of_three"}, {name: "twinspan, all 3", key: "all_three"}}
-	if field[0].a, err = theirs.open(ctx, "bench", s.window); err != nil {
+	publisher, err := theirs.open(ctx, "bench", s.window)
+	if err != nil {
 		return err
 	}
-	field[0].pids = theirs.pids()
+	field[0].as, field[0].pids = []appender{publisher}, theirs.pids()
 	for i, total := range []int{2, 3} {
 		l, err := own.log("a", "", quorum.NodeRule{Total: total})
 		if err != nil {
 			return err
 		}
 		c := field[i+1]
-		c.reopen = func(ctx context.Context) (appender, error) { return open(ctx, l, fmt.Sprintf("bench-%d", total)) }
-		if c.a, err = c.reopen(ctx); err != nil {
+		if err := c.open(ctx, l, fmt.Sprintf("bench-%d", total)); err != nil {
 			return err
 		}
 		c.pids, c.flushes = own.pids(), own.flushes
 	}
 	fmt.Printf("log: entries of %d bytes, three durable replicas on one disk, %d in flight, %d rounds of %s in turns\n", entryBytes, s.window, s.rounds, s.spell)
-	if err := warm(ctx, s, own, field); err != nil {
-		return err
+	for _, c := range []*contestant{field[0], field[1]} {
+		if err := warm(ctx, s, own, c); err != nil {
+			return err
+		}
 	}
 	for round := range s.rounds {
 		for i := range field {
 			c := field[(i+round)%len(field)]
-			before := 0.0
+			var before flushes
 			if c.flushes != nil {
 				if before, err = c.flushes(ctx); err != nil {
 					return err
 				}
 			}
-			m, err := load(ctx, []appender{c.a}, s.window, s.spell, c.pids)
+			busy := machineBusy()
+			m, err := load(ctx, c.as, s.window, s.spell, c.pids)
 			if err != nil {
 				return fmt.Errorf("%s: %w", c.name, err)
 			}
+			m.machine = busy()
 			if c.flushes != nil {
 				after, err := c.flushes(ctx)
 				if err != nil {
 					return err
 				}
-				m.flushes = after - before
+				m.flushes = after.since(before)
 			}
-			one, err := load(ctx, []appender{c.a}, 1, s.spell/4, c.pids)
+			one, err := load(ctx, c.as, 1, s.spell/4, c.pids)
 			if err != nil {
 				return fmt.Errorf("%s: %w", c.name, err)
 			}
@@ -158,6 +179,7 @@ func compare(ctx context.Context, s logSettings, r *results) error {
 			c.rounds, c.single = append(c.rounds, m), append(c.single, one)
 			fmt.Printf("  round %d: %-26s %8.0f /s %6.1f µs CPU each, %4.1f later   p50 %8s p99 %8s p99.9 %8s   one in flight p50 %s\n", round+1, c.name,
 				m.rate(), m.cpuEach(), m.deferredEach(), short(m.quantile(.5)), short(m.quantile(.99)), short(m.quantile(.999)), short(one.quantile(.5)))
+			m.limits(s.window)
 		}
 	}
 	report(field, r)
@@ -169,29 +191,23 @@ func compare(ctx context.Context, s logSettings, r *results) error {
 	return countFlushes(ctx, s, field, r)
 }
 
-// warm lets files get their space, caches and heaps their size, and journals begin
-// to reuse their files, which they do from a GiB on.
-func warm(ctx context.Context, s logSettings, own *ownSide, field []*contestant) error {
-	for _, c := range field {
-		for {
-			if _, err := load(ctx, []appender{c.a}, s.window, s.spell/2, c.pids); err != nil {
-				return fmt.Errorf("%s: %w", c.name, err)
-			}
-			if _, err := c.settle(ctx); err != nil {
-				return fmt.Errorf("%s: %w", c.name, err)
-			}
-			if c != field[1] {
-				break
-			}
-			if v, err := own.metric(ctx, 0, "twinspan_log_append_bytes_total"); err != nil || v > 1.5*(1<<30) {
-				if err != nil {
-					return err
-				}
-				break
-			}
+// warm lets files get their space, caches and heaps their size, and journals the
+// files that they use again and again.
+func warm(ctx context.Context, s logSettings, own *ownSide, c *contestant) error {
+	for {
+		if _, err := load(ctx, c.as, s.window, s.spell, c.pids); err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		if _, err := c.settle(ctx); err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		if c.reopen == nil {
+			return nil
+		}
+		if v, err := own.metric(ctx, 0, "twinspan_log_append_bytes_total"); err != nil || v > 1.5*(1<<30) {
+			return err
 		}
 	}
-	return nil
 }
 
 // settle ends the segment, if there are any, and waits until the processes of the
@@ -200,10 +216,12 @@ func warm(ctx context.Context, s logSettings, own *ownSide, field []*contestant)
 func (c *contestant) settle(ctx context.Context) (cpu float64, err error) {
 	before := cpuOf(c.pids)
 	if c.reopen != nil {
-		if err := c.a.close(); err != nil {
-			return 0, err
+		for _, a := range c.as {
+			if err := a.close(); err != nil {
+				return 0, err
+			}
 		}
-		if c.a, err = c.reopen(ctx); err != nil {
+		if c.as, err = c.reopen(ctx); err != nil {
 			return 0, err
 		}
 	}

@@ -23,7 +23,7 @@ func countFlushes(ctx context.Context, s logSettings, field []*contestant, r *re
 		fmt.Println("  flushes: strace is not installed (apt-get install strace), so only our own count is shown")
 		for _, c := range field[1:] {
 			m := c.rounds[len(c.rounds)-1]
-			fmt.Printf("  flushes: %-26s %.0f by the nodes' own count for %d entries\n", c.name, m.flushes, m.entries)
+			fmt.Printf("  flushes: %-26s %.0f by the nodes' own count for %d entries\n", c.name, m.flushes.count, m.entries)
 		}
 		return nil
 	}
@@ -38,17 +38,17 @@ func countFlushes(ctx context.Context, s logSettings, field []*contestant, r *re
 			return err
 		}
 		time.Sleep(500 * time.Millisecond) // it attaches
-		own := 0.0
+		var own flushes
 		if c.flushes != nil {
 			if own, err = c.flushes(ctx); err != nil {
 				return err
 			}
 		}
-		m, err := load(ctx, []appender{c.a}, s.window, s.spell/2, c.pids)
+		m, err := load(ctx, c.as, s.window, s.spell/2, c.pids)
 		if c.flushes != nil && err == nil {
-			var after float64
+			var after flushes
 			after, err = c.flushes(ctx)
-			own = after - own
+			own = after.since(own)
 		}
 		err = errors.Join(err, trace.Process.Signal(syscall.SIGINT))
 		_ = trace.Wait() // ended by our signal
@@ -61,7 +61,7 @@ func countFlushes(ctx context.Context, s logSettings, field []*contestant, r *re
 		}
 		line := fmt.Sprintf("  flushes: %-26s %6d by strace for %d entries on three nodes, one for %.1f entries of a node", c.name, calls, m.entries, 3*float64(m.entries)/float64(max(calls, 1)))
 		if c.flushes != nil {
-			line += fmt.Sprintf("; %.0f by the nodes' own count", own)
+			line += fmt.Sprintf("; %.0f by the nodes' own count", own.count)
 		}
 		fmt.Println(line)
 		r.add(c.key+"_entries_per_flush", "%.1f", 3*float64(m.entries)/float64(max(calls, 1)))

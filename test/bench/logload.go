@@ -84,7 +84,8 @@ type measured struct {
 	took      time.Duration
 	cpu       float64 // seconds of all processes, this one included
 	deferred  float64 // likewise, spent afterwards on what was put off
-	flushes   float64 // of all nodes; NaN where they are not told
+	flushes   flushes // of all nodes, where they are told
+	machine   float64 // cores of the machine that were busy, with whatever
 	latencies []time.Duration
 }
 
@@ -157,8 +158,11 @@ func loadOne(ctx context.Context, a appender, window int, until time.Time) (m me
 			}
 		}
 	})
-	for i := 0; err == nil && time.Now().Before(until); i++ {
+	for i := 0; err == nil; i++ {
 		began := time.Now()
+		if !began.Before(until) {
+			break
+		}
 		var t ticket
 		t, err = a.append(ctx, payloads[i%len(payloads)])
 		t.began = began

@@ -34,7 +34,7 @@ func profile(ctx context.Context, s logSettings, own *ownSide, c *contestant) er
 			errs[i] = fetch(ctx, url, filepath.Join(s.profile, p.name+".pprof"))
 		})
 	}
-	m, err := load(ctx, []appender{c.a}, s.window, s.spell, c.pids)
+	m, err := load(ctx, c.as, s.window, s.spell, c.pids)
 	pprof.StopCPUProfile()
 	all.Wait()
 	fmt.Printf("  profiles of %s at %.0f /s are in %s\n", c.name, m.rate(), s.profile)

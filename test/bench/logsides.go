@@ -247,14 +247,23 @@ func (s *ownSide) metric(ctx context.Context, i int, name string) (total float64
 	return total, lines.Err()
 }
 
+// flushes are how many, and the seconds they took together.
+type flushes struct{ count, seconds float64 }
+
+func (f flushes) since(before flushes) flushes {
+	return flushes{f.count - before.count, f.seconds - before.seconds}
+}
+
 // flushes of all nodes so far.
-func (s *ownSide) flushes(ctx context.Context) (total float64, err error) {
+func (s *ownSide) flushes(ctx context.Context) (total flushes, err error) {
 	for i := range s.places {
-		v, err := s.metric(ctx, i, "twinspan_log_fsyncs_total")
-		if err != nil {
-			return 0, err
+		for name, sum := range map[string]*float64{"twinspan_log_fsyncs_total": &total.count, "twinspan_log_fsync_seconds_total": &total.seconds} {
+			v, err := s.metric(ctx, i, name)
+			if err != nil {
+				return flushes{}, err
+			}
+			*sum += v
 		}
-		total += v
 	}
 	return total, nil
 }
@@ -262,14 +271,19 @@ func (s *ownSide) flushes(ctx context.Context) (total float64, err error) {
 // log makes a client whose new streams have the rule. Its segments are large
 // enough to stay open: closing them, and what follows, is measured by itself.
 func (s *ownSide) log(city, bind string, rule quorum.NodeRule) (*client.Client, error) {
+	return s.client(client.Config{
+		City: city, Policy: &meta.Policy{Rule: rule, Loss: meta.LossBlock}, WindowBytes: 64 << 20, RetainBytes: 64 << 20, SegmentBytes: 64 << 30,
+		Dial: dialFrom(bind),
+	})
+}
+
+// dialFrom connects from an address; empty: any.
+func dialFrom(bind string) func(ctx context.Context, address string) (net.Conn, error) {
 	d := &net.Dialer{}
 	if bind != "" {
 		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(bind)}
 	}
-	return s.client(client.Config{
-		City: city, Policy: &meta.Policy{Rule: rule, Loss: meta.LossBlock}, WindowBytes: 64 << 20, RetainBytes: 64 << 20, SegmentBytes: 64 << 30,
-		Dial: func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) },
-	})
+	return func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) }
 }
 
 // client makes one that stop closes.

@@ -51,7 +51,7 @@ func main() {
 	flag.IntVar(&l.window, "window", 1024, "entries in flight in the log part's comparison")
 	flag.DurationVar(&l.spell, "spell", 5*time.Second, "how long each measurement of the log and lag parts takes")
 	flag.IntVar(&l.segments, "segments", 10000, "closed segments of the log part's cold start")
-	flag.StringVar(&l.only, "only", "", "of the log part: compare, streams, cities, recovery, cold, separated by commas (default: all)")
+	flag.StringVar(&l.only, "only", "", "of the log part: compare, streams, cities, recovery, cold, memory, codec, separated by commas (default: all)")
 	flag.StringVar(&l.profile, "profile", "", "`folder` for CPU profiles of our side, in the log part's comparison and the apply part")
 	g := lagSettings{}
 	flag.IntVar(&g.rate, "rate", 1000, "transactions a second of the lag part")

@@ -64,7 +64,17 @@ func takeoverSplit(ctx context.Context, r *run) error {
 	err := r.sleep(ctx, 0.5)
 	r.regain("a")
 	r.say("city a is connected")
-	return errors.Join(err, r.Heal(), r.welcomeBack(ctx, "a", "b"))
+	if err := errors.Join(err, r.Heal()); err != nil {
+		return err
+	}
+	// Its nodes serve the old history until they meet the new one: nobody works there
+	// again before all of them stand aside, which is when rejoin has something to show.
+	for _, name := range r.In("a") {
+		if err := r.insist(ctx, r.Storing("b")[0], "log", "nodes", "rejoin", name); err != nil {
+			return err
+		}
+	}
+	return r.welcomeBack(ctx, "a", "b")
 }
 
 func (r *run) takeOver(ctx context.Context, lost, left string) error {

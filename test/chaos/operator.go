@@ -37,9 +37,23 @@ func (r *run) tool(ctx context.Context, node string, args ...string) (string, er
 // wholeFor is how long repair may take.
 const wholeFor = 45 * time.Second
 
+// errNotWhole: the cluster did not get well in time, which is a breach already.
+// Nothing more may be taken away from it.
+var errNotWhole = fmt.Errorf("the cluster is not whole again: %w", errJudge)
+
 // whole waits until the cluster says of itself that nothing is wrong: every stream
 // protected, every closed segment where it belongs.
 func (r *run) whole(ctx context.Context) error {
+	err := r.soon(ctx)
+	if errors.Is(err, errNotWhole) {
+		return nil
+	}
+	return err
+}
+
+// soon is whole, with errNotWhole if it did not come to that: for who wants to do
+// the next harm, which an operator would not risk then.
+func (r *run) soon(ctx context.Context) error {
 	if r.engine != twinSpan {
 		return nil
 	}
@@ -51,7 +65,7 @@ func (r *run) whole(ctx context.Context) error {
 		}
 		if time.Now().After(until) {
 			r.report.extra = append(r.report.extra, fmt.Sprintf("the cluster is not whole again within %v: %s", wholeFor, problems(out)))
-			return nil
+			return errNotWhole
 		}
 		if err := sleep(ctx, 200*time.Millisecond); err != nil {
 			return err

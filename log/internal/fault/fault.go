@@ -33,6 +33,7 @@ const (
 	ResendSkips          // a resend leaves an entry out
 	CloseBelow           // a roll closes below what was confirmed
 	SilentDegrade        // every entry is said to be protected
+	ForcedEarly          // a forced close does not wait for all members that are left
 	MachinesEnd
 )
 
