@@ -181,6 +181,10 @@ func (r *Replica) Confirm(epoch log.Epoch, lac log.Offset) error {
 // proves nothing, and it stores no more until Renew.
 func (r *Replica) Damaged() { r.suspect = true }
 
+// Judged says anew whether damage may have taken entries, once the segment's end
+// tells what has to be here. What is queued stays queued.
+func (r *Replica) Judged(suspect bool) { r.suspect = suspect }
+
 // Renew starts a closed replica over, empty, so that repair can Fill it. The
 // shell has removed what was stored.
 func (r *Replica) Renew() error {

@@ -273,9 +273,7 @@ func (r *Replica) endLocked() {
 	end, lso, _ := r.m.Closed()
 	r.doubt = false
 	r.damage = r.damage.cut(r.desc.First, end)
-	state := r.m.State()
-	state.Suspect = len(r.damage) > 0
-	r.m = quorum.NewReplica(state)
+	r.m.Judged(len(r.damage) > 0) // an entry below the end may have been queued while the end was stored
 	for i, o := range r.ends {
 		if o > end {
 			r.ends = r.ends[:i]

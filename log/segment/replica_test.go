@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -196,6 +197,61 @@ func TestClose(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAppendDuringClose: an entry below the end that comes while the end is being
+// stored, and is stored after it, is taken, as a seal that waits is answered.
+func TestAppendDuringClose(t *testing.T) {
+	disk := vfs.NewDisk()
+	o := open(t, imageConfig(disk))
+	d := describe("s", 1, 0, log.None, 1, 3)
+	w := o.attach(d, 1)
+	fill(t, w, 10)
+	meta, journal := make(chan struct{}), make(chan struct{}) // closed to let their writes pass
+	reached := make(chan string, 64)                          // names of files that wait to be written; bound: more than there are writes
+	disk.SetHook(func(op vfs.Op) vfs.Fault {
+		if op.Kind == vfs.OpWrite {
+			gate := journal
+			if strings.Contains(op.Name, "meta") {
+				gate = meta
+			}
+			select {
+			case <-gate:
+			default:
+				reached <- op.Name
+				<-gate
+			}
+		}
+		return vfs.Fault{}
+	})
+	closed := make(chan error, 1)
+	go func() { closed <- w.r.Close(ctx, 19, 19) }()
+	for !strings.Contains(<-reached, "meta") {
+		// The journal may be about to write, too; the end is on its way to the disk behind it.
+	}
+	if err := w.append(log.TopicData, true, body("s", 10)); err != nil {
+		t.Fatal(err)
+	}
+	sealed := make(chan error, 1)
+	go func() {
+		s, err := o.Seal(ctx, d, 5)
+		if err == nil && (s.Last != 10 || !s.Closed || s.End != 19) {
+			err = fmt.Errorf("sealed as %+v", s)
+		}
+		sealed <- err
+	}()
+	close(meta)
+	if err := <-closed; err != nil {
+		t.Fatal(err)
+	}
+	close(journal)
+	if err := <-sealed; err != nil {
+		t.Fatal(err)
+	}
+	if i := w.r.Info(); i.Held != 10 || !i.Closed || len(i.Missing) != 1 || i.Missing[0] != (segment.Range{First: 11, Last: 19}) {
+		t.Fatalf("%+v", i)
+	}
+	disk.SetHook(nil)
 }
 
 func await(t testing.TB, what func() bool) {
