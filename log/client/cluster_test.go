@@ -77,7 +77,7 @@ func (c *cluster) client(change func(*client.Config)) *client.Client {
 	c.t.Helper()
 	cfg := client.Config{
 		City: "a", Name: "test", RollAfter: 300 * time.Millisecond, RollEvery: 300 * time.Millisecond, PenaltyAfter: time.Second, StuckAfter: 200 * time.Millisecond,
-		DialTimeout: time.Second, OpenFor: 10 * time.Second, FarAfter: 500 * time.Millisecond,
+		DialTimeout: time.Second, OpenFor: 30 * time.Second, FarAfter: 500 * time.Millisecond,
 	}
 	for _, n := range c.nodes {
 		cfg.Nodes = append(cfg.Nodes, n.address)

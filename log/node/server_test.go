@@ -308,7 +308,8 @@ func TestReaderComesBack(t *testing.T) {
 // TestReaderGivesUp stops the node for good.
 func TestReaderGivesUp(t *testing.T) {
 	n := start(t, node.Config{Listen: "127.0.0.1:0"})
-	l := dial(t, client.Config{Nodes: []string{n.Addr().String()}, ReconnectFor: 100 * time.Millisecond, OpenFor: 300 * time.Millisecond, RequestTimeout: 300 * time.Millisecond})
+	l := dial(t, client.Config{Nodes: []string{n.Addr().String()}, ReconnectFor: 100 * time.Millisecond})
+	hasty := dial(t, client.Config{Nodes: []string{n.Addr().String()}, OpenFor: 300 * time.Millisecond, RequestTimeout: 300 * time.Millisecond})
 	w, err := l.OpenWriter(context.Background(), "s")
 	if err != nil {
 		t.Fatal(err)
@@ -333,10 +334,10 @@ func TestReaderGivesUp(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("writer: %v", err)
 	}
-	if _, err := l.Streams(context.Background()); !errors.Is(err, log.ErrUnavailable) {
+	if _, err := hasty.Streams(context.Background()); !errors.Is(err, log.ErrUnavailable) {
 		t.Fatalf("streams: %v", err)
 	}
-	if _, err := l.OpenWriter(context.Background(), "s"); !errors.Is(err, log.ErrUnavailable) {
+	if _, err := hasty.OpenWriter(context.Background(), "s"); !errors.Is(err, log.ErrUnavailable) {
 		t.Fatalf("open writer: %v", err)
 	}
 	if err := errors.Join(rd.Close(), l.Close()); err != nil {

@@ -102,6 +102,7 @@ func openMeta(fsys vfs.FS, dir string) (*metaStore, *meta, error) {
 	ms := &metaStore{}
 	var best *meta
 	var failures []error
+	var versions [2]uint64
 	missing := 0
 	for i, name := range metaNames {
 		f, err := fsys.Open(filepath.Join(dir, name))
@@ -130,9 +131,20 @@ func openMeta(fsys vfs.FS, dir string) (*metaStore, *meta, error) {
 			failures = append(failures, fmt.Errorf("%s: %w", name, err))
 			continue
 		}
-		ms.good[i] = true
+		versions[i], ms.good[i] = m.Version, true
 		if best == nil || m.Version > best.Version {
 			best = m
+		}
+	}
+	// A copy that is behind is as bad as none: what this process does rests on the
+	// newer one, which must not be the first to be written over.
+	// Nor may it be lost, if the last life ended before it was synced.
+	for i := range ms.good {
+		ms.good[i] = ms.good[i] && versions[i] == best.Version
+		if ms.good[i] {
+			if err := ms.files[i].Sync(); err != nil {
+				return nil, nil, errors.Join(fmt.Errorf("%s: %w", metaNames[i], err), ms.close())
+			}
 		}
 	}
 	if missing == len(metaNames) {
