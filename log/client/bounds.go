@@ -101,6 +101,10 @@ func (c *Client) confirmed(ctx context.Context, seg *meta.Segment) (lac, lso log
 		ok := false
 		lac, lso = log.None, log.None
 		for i := range round {
+			if errors.Is(failures[i], log.ErrElsewhere) {
+				ok = true // its writer has not come to it yet: nothing of it is confirmed there
+				continue
+			}
 			if failures[i] != nil {
 				errs = append(errs, failures[i])
 				continue

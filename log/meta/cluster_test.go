@@ -134,8 +134,15 @@ func (t *testNode) dial(ctx context.Context, to string) (net.Conn, error) {
 	hole := func() bool { name := t.n.frozen.Load(); return name == t.name || name == node.name }
 	a.hole, b.hole = hole, hole
 	t.n.mu.Lock()
-	t.n.conns[a], t.n.conns[b] = [2]string{t.name, to}, [2]string{to, t.name}
+	ends := [2]string{t.name, to}
+	cut := t.n.cut[ends] // a partition may have come since
+	if !cut {
+		t.n.conns[a], t.n.conns[b] = ends, [2]string{to, t.name}
+	}
 	t.n.mu.Unlock()
+	if cut {
+		return nil, fmt.Errorf("%s to %s is cut: %w", t.name, to, errors.Join(a.Close(), b.Close(), log.ErrUnavailable))
+	}
 	select {
 	case node.accept <- b:
 		return a, nil

@@ -198,6 +198,44 @@ func TestWipedNode(t *testing.T) {
 	verify(t, c.Client("b", func(c *client.Config) { c.Far = client.FarNever }), last)
 }
 
+// TestKilledBeforeAttach: a writer dies when the metadata has its segment and no
+// node has heard of it. Who looks how far the stream goes must not wait for it.
+func TestKilledBeforeAttach(t *testing.T) {
+	c := nodetest.New(t, nodetest.Options{Nodes: []string{"a1", "b1"}})
+	ctx, cancel := context.WithTimeout(context.Background(), nodetest.Patience)
+	defer cancel()
+	m := c.Meta("a")
+	rule := quorum.NodeRule{Cities: map[string]int{"a": 1, "b": 1}}
+	if _, err := m.Do(ctx, meta.Command{Create: &meta.Create{Stream: "s", Policy: meta.Policy{Rule: rule, Loss: meta.LossBlock}}}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := m.Do(ctx, meta.Command{Own: &meta.Own{Stream: "s", Owner: "killed"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &quorum.Descriptor{
+		Stream: "s", Segment: r.Stream.NextSegment, First: r.Stream.NextFirst, FirstLSO: r.Stream.NextLSO, Epoch: r.Stream.Epoch,
+		Generation: r.Generation, Rule: rule, Protected: true,
+	}
+	for _, name := range []string{"a1", "b1"} {
+		d.Members = append(d.Members, quorum.Member{Node: name, UUID: c.Node(name).Status().UUID, City: name[:1]})
+	}
+	if _, err := m.Do(ctx, meta.Command{Advance: &meta.Advance{Stream: "s", Epoch: d.Epoch, Open: d}}); err != nil {
+		t.Fatal(err)
+	}
+	l := c.Client("a", nil)
+	b, err := l.Bounds(ctx, "s")
+	if err != nil || b.LAC != log.None || b.Epoch != d.Epoch {
+		t.Fatalf("bounds %+v, %v", b, err)
+	}
+	w := open(t, l)
+	last := fill(t, w, 10)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	verify(t, l, last)
+}
+
 // TestCityGone kills a city for good, as far as the survivors know, and lets it
 // come back.
 func TestCityGone(t *testing.T) {
