@@ -372,7 +372,7 @@ func TestManyUpdatesNeverHitAnotherRow(t *testing.T) {
 		for i := range 10 {
 			rows = append(rows, p.update(image(i, i, 0), image(i, i, 1)))
 		}
-		if out := b.mustApply(p, rows...); out.Statements != 2 || out.Doubt() {
+		if out := b.mustApply(p, rows...); out.Statements > 3 || out.Doubt() {
 			t.Errorf("%+v", out)
 		}
 		b.want("SELECT COUNT(*), SUM(v) FROM u", "10|10")

@@ -39,6 +39,13 @@ func TestLanes(t *testing.T) {
 	for i := range 50 {
 		source.Exec(t, fmt.Sprintf("INSERT INTO shop.item VALUES (%d, 0), (%d, 1)", 2*i, 2*i+1))
 	}
+	there := "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = 'shop' AND table_name = 'item'"
+	rows := source.Value(t, "SELECT COUNT(*) FROM shop.item")
+	for until := time.Now().Add(30 * time.Second); target.Value(t, there) != "1" || target.Value(t, "SELECT COUNT(*) FROM shop.item") != rows; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatalf("not there\n%s", in.log)
+		}
+	}
 	// A change of lanes needs no traffic to come to pass.
 	code, out, errOut := twinspan(t, "lanes", "set", "7", "-c", in.file, "--wait", "30s")
 	if code != 0 || out != "7 lanes\n" {
