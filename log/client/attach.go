@@ -46,11 +46,11 @@ func (r *reader) openPatiently(ctx context.Context) (*session, error) {
 	for {
 		s, err := r.open(bounded)
 		var final *finalError
-		if err == nil || !errors.Is(err, log.ErrUnavailable) || errors.As(err, &final) || errors.Is(err, log.ErrRefused) {
+		if err == nil || errors.As(err, &final) || errors.Is(err, log.ErrRefused) {
 			return s, err
 		}
-		if pause.wait(bounded) != nil {
-			return nil, err
+		if !errors.Is(err, log.ErrUnavailable) || pause.wait(bounded) != nil {
+			return nil, r.client.ranOut(ctx, bounded, err)
 		}
 	}
 }

@@ -80,7 +80,8 @@ func (c *Client) writerOf(stream string) *writer {
 }
 
 // confirmed asks the members of an open segment, those of the own city first, for
-// the newest LAC that one of them knows. One answer is enough.
+// the newest LAC that one of them knows. One answer is enough. log.None: so many of
+// them have never heard of the segment that nothing of it can be confirmed.
 func (c *Client) confirmed(ctx context.Context, seg *meta.Segment) (lac, lso log.Offset, err error) {
 	nodes, err := c.book.of(ctx, seg.Members)
 	if err != nil {
@@ -88,6 +89,7 @@ func (c *Client) confirmed(ctx context.Context, seg *meta.Segment) (lac, lso log
 	}
 	c.book.sort(nodes)
 	var errs []error
+	absent := false
 	for _, round := range [][]meta.Node{c.inCity(nodes, true), c.inCity(nodes, false)} {
 		answers := make([]wire.BoundsOK, len(round))
 		failures := make([]error, len(round))
@@ -101,12 +103,9 @@ func (c *Client) confirmed(ctx context.Context, seg *meta.Segment) (lac, lso log
 		ok := false
 		lac, lso = log.None, log.None
 		for i := range round {
-			if errors.Is(failures[i], log.ErrElsewhere) {
-				ok = true // its writer has not come to it yet: nothing of it is confirmed there
-				continue
-			}
 			if failures[i] != nil {
 				errs = append(errs, failures[i])
+				absent = absent || errors.Is(failures[i], log.ErrElsewhere)
 				continue
 			}
 			ok = true
@@ -116,6 +115,11 @@ func (c *Client) confirmed(ctx context.Context, seg *meta.Segment) (lac, lso log
 		}
 		if ok {
 			return lac, lso, nil
+		}
+	}
+	if absent { // its writer may have died before it came to them
+		if last, err := c.end(ctx, seg); err == nil && last < seg.First {
+			return log.None, log.None, nil
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

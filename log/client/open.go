@@ -31,12 +31,18 @@ func (c *Client) OpenWriter(ctx context.Context, stream string) (log.Writer, err
 	defer cancel()
 	w, err := c.openWriter(bounded, stream)
 	if err != nil {
-		if ctx.Err() == nil && bounded.Err() != nil {
-			err = fmt.Errorf("within %v: %w: %w", c.cfg.OpenFor, log.ErrUnavailable, err)
-		}
+		err = c.ranOut(ctx, bounded, err)
 		return nil, c.said(fmt.Errorf("open writer of stream %q: %w", stream, err))
 	}
 	return w, nil
+}
+
+// ranOut is err, or that nothing could be opened within Config.OpenFor.
+func (c *Client) ranOut(ctx, bounded context.Context, err error) error {
+	if ctx.Err() == nil && bounded.Err() != nil {
+		return fmt.Errorf("within %v: %w: %w", c.cfg.OpenFor, log.ErrUnavailable, err)
+	}
+	return err
 }
 
 func (c *Client) openWriter(ctx context.Context, stream string) (*writer, error) {

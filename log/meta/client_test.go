@@ -31,6 +31,32 @@ func (s *script) Call(_ context.Context, address string, request []byte) ([]byte
 	return f()
 }
 
+// silent is nodes of which the first asked answers nothing; how long each was
+// waited for it tells.
+type silent struct{ waits []time.Duration }
+
+func (s *silent) Call(ctx context.Context, _ string, _ []byte) ([]byte, error) {
+	end, _ := ctx.Deadline()
+	s.waits = append(s.waits, time.Until(end))
+	if len(s.waits) == 1 {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return encode(response{Names: []string{"s"}}), nil
+}
+
+// TestSilentNode: it costs a caller a second, and the next node gets longer.
+func TestSilentNode(t *testing.T) {
+	t.Parallel()
+	s := &silent{}
+	if _, err := NewClient(s, []string{"a:1", "b:1"}).Streams(within(t, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.waits) != 2 || s.waits[0] > tryMin || s.waits[1] <= tryMin || s.waits[1] > 2*tryMin {
+		t.Fatalf("waited %v", s.waits)
+	}
+}
+
 func says(r response) func() ([]byte, error)  { return func() ([]byte, error) { return encode(r), nil } }
 func breaks(err error) func() ([]byte, error) { return func() ([]byte, error) { return nil, err } }
 

@@ -96,8 +96,7 @@ var metaNames = [2]string{"meta.a", "meta.b"}
 // errNoMeta says that the directory has no meta files at all.
 var errNoMeta = errors.New("no meta file")
 
-// openMeta reads the newer good copy. damaged says that one copy is unreadable
-// although nothing but damage or a crash in mid-write explains it.
+// openMeta reads the newer good copy, and makes sure that it is on disk.
 func openMeta(fsys vfs.FS, dir string) (*metaStore, *meta, error) {
 	ms := &metaStore{}
 	var best *meta
@@ -136,9 +135,9 @@ func openMeta(fsys vfs.FS, dir string) (*metaStore, *meta, error) {
 			best = m
 		}
 	}
-	// A copy that is behind is as bad as none: what this process does rests on the
-	// newer one, which must not be the first to be written over.
-	// Nor may it be lost, if the last life ended before it was synced.
+	// What this process does rests on the newer copy. So the one that is behind is as
+	// bad as none, and gets written first; and the newer one may have been written
+	// by a life that ended before it was synced.
 	for i := range ms.good {
 		ms.good[i] = ms.good[i] && versions[i] == best.Version
 		if ms.good[i] {

@@ -131,8 +131,17 @@ func TestSpaceIsFound(t *testing.T) {
 	if err := o.stop(); err != nil {
 		t.Fatal(err)
 	}
-	// Room for a spare file and the reserve, and for nothing beside them.
-	capacity := disk.Used() + 112<<10
+	// Two spare files and the reserve, and then room for nothing beside them: the
+	// first one becomes the file that is written next.
+	disk = disk.Restart()
+	disk.SetCapacity(disk.Used() + 300<<10)
+	c.FS, c.SpareFiles = disk, 2
+	o = open(t, c)
+	await(t, func() bool { return o.Stats().Spares == 2 })
+	if err := o.stop(); err != nil {
+		t.Fatal(err)
+	}
+	capacity := disk.Used() + 1<<10
 	disk = disk.Restart()
 	disk.SetCapacity(capacity)
 	c.FS, c.JournalBytes = disk, 128<<10
