@@ -130,9 +130,22 @@ func TestDelayIsWhatWasAskedFor(t *testing.T) {
 }
 
 func TestDelayTakesNoThroughputAndKeepsOrder(t *testing.T) {
-	n := cities(t, between("a", "b", Way{Delay: 20 * time.Millisecond, Jitter: 3 * time.Millisecond}), between("b", "a", Way{Delay: 20 * time.Millisecond}))
+	near := throughput(t, 0)
+	far := throughput(t, 20*time.Millisecond)
+	t.Logf("%.0f MB/s without a delay, %.0f with 20 ms each way", near, far)
+	// They are alike; a delay that costs throughput would leave a hundredth.
+	if far < near/10 {
+		t.Errorf("%.0f MB/s without a delay, only %.0f with 20 ms each way", near, far)
+	}
+}
+
+// throughput is how many MB/s of random bytes pass a network of this delay, out and
+// back, on one connection.
+func throughput(t *testing.T, delay time.Duration) float64 {
+	t.Helper()
+	n := cities(t, between("a", "b", Way{Delay: delay, Jitter: delay / 7}), between("b", "a", Way{Delay: delay}))
 	conn := from(t, n, "127.0.1.1")
-	const total = 192 << 20
+	const total = 64 << 20
 	began := time.Now()
 	sent := make(chan error, 1) // owner: the goroutine; bound 1; never closed
 	go func() {
@@ -162,23 +175,18 @@ func TestDelayTakesNoThroughputAndKeepsOrder(t *testing.T) {
 			t.Fatalf("other bytes came back at %d", at)
 		}
 	}
+	rate := 2 * float64(total) / time.Since(began).Seconds() / 1e6 // every byte passes the network twice
 	if n, err := conn.Read(b); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("after the end: %d bytes, %v", n, err)
 	}
 	if err := <-sent; err != nil {
 		t.Fatal(err)
 	}
-	// Every byte passes the network twice.
-	rate := 2 * float64(total) / time.Since(began).Seconds() / 1e6
-	t.Logf("%.0f MB/s through the network, with an echo and two generators on the same processors", rate)
-	// Alone it is 800 to 900; a delay that costs throughput would leave 5.
-	if rate < 30 {
-		t.Errorf("only %.0f MB/s", rate)
-	}
 	flows := n.Flows()
 	if len(flows) != 1 || flows[0].Sent != total || flows[0].Received != total || flows[0].City != "a" || flows[0].GateCity != "b" || flows[0].Connections != 1 {
 		t.Errorf("%+v", flows)
 	}
+	return rate
 }
 
 func TestRate(t *testing.T) {
@@ -193,7 +201,7 @@ func TestRate(t *testing.T) {
 		t.Fatal(err)
 	}
 	all.Wait()
-	if d := time.Since(began); d < 450*time.Millisecond || d > 2*time.Second {
+	if d := time.Since(began); d < 450*time.Millisecond || d > 20*time.Second {
 		t.Errorf("2 MiB at 4 MiB/s took %v", d)
 	}
 }

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -238,6 +239,33 @@ func (d *disk) Set(k, v []byte) error {
 // store is Set for who can bear an error.
 func (d *disk) store(k []byte, v uint64) error {
 	return d.update(whatSet, func(tx *bolt.Tx) error { return tx.Bucket(bucketVars).Put(k, key(v)) })
+}
+
+// unbegin takes back a first configuration that was cut short. Raft stores term 1
+// and then the entry with the configuration; a directory with the one and not the
+// other would count as a cluster's for ever, wait to be let in by itself, and keep the
+// others from forming theirs. Nobody campaigns for term 1, so a node with nothing else
+// has promised nothing.
+func (d *disk) unbegin(snaps raft.SnapshotStore) error {
+	list, err := snaps.List()
+	if err != nil || len(list) > 0 {
+		return err
+	}
+	half := func(tx *bolt.Tx) bool {
+		k, _ := tx.Bucket(bucketLog).Cursor().First()
+		vars := tx.Bucket(bucketVars)
+		return k == nil && bytes.Equal(vars.Get(keyCurrentTerm), key(1)) && vars.Get(keyLastVoteTerm) == nil
+	}
+	is := false
+	if err := d.db.View(func(tx *bolt.Tx) error { is = half(tx); return nil }); err != nil || !is {
+		return err
+	}
+	return d.update("take back the first term", func(tx *bolt.Tx) error {
+		if !half(tx) {
+			return nil
+		}
+		return tx.Bucket(bucketVars).Delete(keyCurrentTerm)
+	})
 }
 
 // Get is part of raft.StableStore.

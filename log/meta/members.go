@@ -84,6 +84,9 @@ func (s *Server) form(ctx context.Context, r *raft.Raft) error {
 		}
 		return 1
 	})
+	if err := s.disk.unbegin(s.snaps); err != nil {
+		return fmt.Errorf("first configuration: %w", err)
+	}
 	err := r.BootstrapCluster(conf).Error()
 	if err == nil || errors.Is(err, raft.ErrCantBootstrap) { // a peer was faster
 		return nil

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -103,4 +104,37 @@ func TestNewcomer(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestFirstConfigurationCutShort kills nodes between Raft's first term and the
+// first configuration.
+func TestFirstConfigurationCutShort(t *testing.T) {
+	t.Parallel()
+	for _, names := range [][]string{{"a1"}, {"a1", "b1", "w1"}} {
+		for half := 1; half <= len(names); half += 2 {
+			c := newCluster(t, names...)
+			for _, name := range names {
+				c.stop(name)
+				if err := os.RemoveAll(c.nodes[name].dir); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, name := range names[:half] {
+				if err := os.MkdirAll(c.nodes[name].dir, 0o700); err != nil {
+					t.Fatal(err)
+				}
+				d, err := openDisk(c.nodes[name].dir)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := errors.Join(d.SetUint64(keyCurrentTerm, 1), d.close()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, name := range names {
+				c.start(name)
+			}
+			createOn(t, c.client(), "s")
+		}
+	}
 }

@@ -120,6 +120,9 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, d.close())
 	}
+	if err := d.unbegin(snaps); err != nil {
+		return nil, errors.Join(fmt.Errorf("metadata: %w", err), d.close())
+	}
 	boot, _, _, err := replay(d, snaps)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("metadata: %w", err), d.close())

@@ -48,7 +48,10 @@ type Seed struct {
 	State      []byte `json:"state"`
 }
 
-var keyCurrentTerm = []byte("CurrentTerm") // raft's name for it
+var ( // raft's names for them
+	keyCurrentTerm  = []byte("CurrentTerm")
+	keyLastVoteTerm = []byte("LastVoteTerm")
+)
 
 // ReadExport reads the directory of a Server that is not running. Entries that
 // were not known to be committed count: a majority that is gone may have
