@@ -1,8 +1,10 @@
 package binlog
 
 import (
+	"bytes"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -319,6 +321,22 @@ func snapshot(t testing.TB, s *mysqltest.Server, db string, table *schema.Table)
 // decoded is every row of the events of one kind.
 type decoded struct{ before, after []change.Value }
 
+// kept is a copy of a row image with memory of its own.
+func kept(image []change.Value) []change.Value {
+	image = slices.Clone(image)
+	for i, v := range image {
+		switch v.Kind() {
+		case change.Text:
+			image[i] = change.TextOf(bytes.Clone(v.Bytes()))
+		case change.Bytes:
+			image[i] = change.BytesOf(bytes.Clone(v.Bytes()))
+		case change.Document:
+			image[i] = change.DocumentOf(bytes.Clone(v.Bytes()), bytes.Clone(v.Binary()))
+		}
+	}
+	return image
+}
+
 func decodeAll(t testing.TB, cols schema.Collations, events []rowsEvent) (table *schema.Table, out map[change.Op][]decoded) {
 	t.Helper()
 	out = map[change.Op][]decoded{}
@@ -340,7 +358,7 @@ func decodeAll(t testing.TB, cols schema.Collations, events []rowsEvent) (table 
 			t.Fatal(err)
 		}
 		if err := d.Rows(e.typ, e.body, &a, func(before, after []change.Value) error {
-			out[h.Op] = append(out[h.Op], decoded{before, after})
+			out[h.Op] = append(out[h.Op], decoded{kept(before), kept(after)})
 			return nil
 		}); err != nil {
 			t.Fatal(err)
