@@ -105,6 +105,9 @@ type route struct {
 	shape uint64
 	// passing: it is looked up again now and then, for something is to change.
 	passing bool
+	// gone: what it parks is parked under the table's key as well, since the table
+	// was dropped by hand while its rows had lanes of their own.
+	gone bool
 }
 
 // work is what a lane gets at a time: a row, or a transaction. There are a great

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/twinspan/twinspan/applier/causality"
 	"github.com/twinspan/twinspan/applier/conflicts"
 	"github.com/twinspan/twinspan/applier/target"
 	"github.com/twinspan/twinspan/change"
@@ -316,7 +317,9 @@ func (s *Store) chain(ctx context.Context, conn *sql.Conn, codecs map[schema.Fin
 }
 
 // members are the numbers of a chain, by the keys of what is open: two changes hang
-// together when they share a key, or both hang together with a third.
+// together when they share a key, or both hang together with a third. One that has
+// a table's own key, since the table was missing, hangs together with all of the
+// table: rows find keys of their own again once it is there.
 func (s *Store) members(ctx context.Context, q server.Querier, id int64) ([]int64, error) {
 	all, err := s.Load(ctx, q)
 	if err != nil {
@@ -353,6 +356,18 @@ func chainsOf(all []Parked) [][]int64 {
 				byKey[k] = i
 				continue
 			}
+			a, b := root(i), root(j)
+			parent[max(a, b)] = min(a, b)
+		}
+	}
+	first := map[schema.Name]int{}
+	for i := range all {
+		if slices.Contains(all[i].Keys, causality.TableKey(all[i].Table)) {
+			first[all[i].Table] = i
+		}
+	}
+	for i := range all {
+		if j, ok := first[all[i].Table]; ok {
 			a, b := root(i), root(j)
 			parent[max(a, b)] = min(a, b)
 		}
