@@ -111,7 +111,9 @@ func (m *wholeMachine) dispatch() error {
 			f.Touches = append(f.Touches, one.Touches...)
 		}
 		if len(p.steps) > 0 {
-			m.sched.Add(p.end, f, len(p.steps), 1, p)
+			if _, added := m.sched.Add(p.end, f, len(p.steps), 1, p); !added {
+				m.stats.Skips++
+			}
 		}
 	}
 	m.ends = append(m.ends, struct {
