@@ -45,7 +45,7 @@ func main() {
 	flavor := flag.String("flavor", string(mysqltest.MySQL97), "of the apply part's servers: mysql97, mariadb1011 or mariadb118")
 	flag.StringVar(&s.workload, "workload", "a", "of the apply part, a comma list of a to f; empty: all of them")
 	flag.Float64Var(&s.scale, "scale", 0.2, "of the apply part's tables and backlogs; 1 is the full size")
-	flag.BoolVar(&s.strict, "strict", false, "exit 3 when a workload of the apply part is below its target ratio")
+	flag.BoolVar(&s.strict, "strict", false, "exit 3 when a workload of the apply part misses a target")
 	flag.Int64Var(&s.seed, "seed", 1, "of the generated rows")
 	flag.StringVar(&s.journal, "dir", "", "folder for the journals of the append and log parts (default: a temporary one)")
 	l := logSettings{}
