@@ -113,8 +113,9 @@ func benchmarkApply(b *testing.B, lanes int, op change.Op) {
 		}
 		p := change.Place{Offset: log.Offset(i)}
 		var t change.Transaction
-		for more := true; ; {
-			if more, err = r.Next(&t); err != nil {
+		for {
+			more, err := r.Next(&t)
+			if err != nil {
 				b.Fatal(err)
 			}
 			if !more {
