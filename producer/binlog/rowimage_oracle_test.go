@@ -222,6 +222,24 @@ var typeCases = []typeCase{
 	},
 }
 
+func init() { typeCases = append(typeCases, widest()) }
+
+// widest is a table with as many columns as InnoDB takes.
+func widest() typeCase {
+	c := typeCase{name: "1017 columns", update: "c0=7, c500=NULL, c1015=1"}
+	var full, odd, none []string
+	for i := range 1016 {
+		c.columns = append(c.columns, fmt.Sprintf("c%d %s", i, [...]string{"TINYINT", "CHAR(1) CHARACTER SET latin1", "SMALLINT UNSIGNED", "BIT(3)"}[i%4]))
+		full = append(full, strconv.Itoa(i%8))
+		odd = append(odd, [...]string{"NULL", "1"}[i%2])
+		none = append(none, "NULL")
+	}
+	for _, r := range [][]string{full, odd, none} {
+		c.rows = append(c.rows, strings.Join(r, ","))
+	}
+	return c
+}
+
 // jsonRows are documents that show every type of JSON value.
 var jsonRows = []string{
 	`'{}','[]'`,

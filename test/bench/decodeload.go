@@ -59,7 +59,7 @@ var decodeShapes = []decodeShape{
 		values:  func(id int) string { return fmt.Sprintf("%d,'a name'", id) + strings.Repeat(",NULL", 58) },
 	},
 	{
-		name: "one row a transaction", share: 8, updates: 2, set: "a=a+1", single: true,
+		name: "one row a transaction", share: 3, updates: 2, set: "a=a+1", single: true,
 		columns: "a INT NOT NULL, b VARCHAR(40), c DATETIME(3)",
 		values:  func(id int) string { return fmt.Sprintf("%d,'name %d','2026-01-02 03:04:05.678'", id, id) },
 	},
