@@ -475,7 +475,7 @@ func (p *Plan) rowEvents(from []int) (*rowevent.Table, string) {
 		w := &p.writers[i]
 		same := charsetName(p.source.Columns[i].Charset) == charsetName(c.Charset)
 		switch {
-		case w.form == formInvalid, w.form == formDocument, w.form == formPlainJSON, w.form == formEncoded && !same,
+		case w.form == formInvalid, w.form == formEncoded && !same,
 			(w.form == formSingle || w.form == formReal) && w.decimals >= 0,
 			w.form == formHex && c.Type != schema.Geometry && c.Type != schema.Vector:
 			return nil, "column " + c.Name + " has values that only SQL converts"
