@@ -433,6 +433,11 @@ func (w *Writer) flush(ctx context.Context, sum *Outcome) error {
 		return nil
 	}
 	w.row.End(w.events, true)
+	return w.send(ctx, sum)
+}
+
+// send has the server carry out the events.
+func (w *Writer) send(ctx context.Context, sum *Outcome) error {
 	w.sql = append(w.sql[:0], "BINLOG '"...)
 	w.sql = append(base64.StdEncoding.AppendEncode(w.sql, w.events), '\'')
 	w.reset()
