@@ -247,6 +247,9 @@ func (a *Applier) routeOf(ctx context.Context, p change.Place, t *schema.Table) 
 		}
 		if known && p.Compare(a.replay) <= 0 {
 			a.backend.forget()
+			if r.plan == nil {
+				return at(p, fmt.Errorf("table %s: the target has it no more: %w", name, errKeys))
+			}
 			return at(p, fmt.Errorf("table %s: %w", name, errKeys))
 		}
 		if known {

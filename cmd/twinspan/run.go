@@ -32,7 +32,9 @@ role, with a code and a remedy in the log, in status, in /metrics and in /readyz
 and goes on by itself once the reason is gone, where that is safe.
 
 SIGINT and SIGTERM let what is under way finish; a second one ends at once. SIGHUP
-reads the log level from the configuration again and looks at halts at once.`,
+reads the log level and apply.throttle from the configuration again, and looks at
+halts at once. A throttle that is not other than it was in the configuration before
+leaves alone what twinspan lanes throttle has set.`,
 		Example: `  twinspan run -c twinspan.yaml
   twinspan run -c twinspan.yaml --roles node
   TWINSPAN_SOURCE_PASSWORD=… twinspan run --log-level debug`,
@@ -175,7 +177,8 @@ func (a *app) reload(p *process, logger zerolog.Logger) {
 	setLevel(l.Logging)
 	p.security.report(logger)
 	p.retry()
-	logger.Info().Str("level", l.Logging.Level).Msg("log level read again; everything else needs a restart")
+	p.readThrottle(l.Applier.Throttle)
+	logger.Info().Str("level", l.Logging.Level).Msg("log level and throttle read again; everything else needs a restart")
 }
 
 // notify tells systemd; without one it does nothing.
