@@ -15,6 +15,7 @@ const (
 	// event makes it grow, up to bufferKept for good.
 	bufferBytes = 128 << 10
 	bufferKept  = 1 << 20
+	bufferSteep = 64 << 20 // beyond it, the buffer no longer doubles
 )
 
 // errSequence: packets were lost or mixed up on their way.
@@ -81,7 +82,11 @@ func (r *packetReader) fill(n int) error {
 			r.end = copy(r.buf, r.buf[r.at:r.end])
 			r.at = 0
 		case r.end == len(r.buf):
-			grown := make([]byte, 2*len(r.buf))
+			more := len(r.buf)
+			if more > bufferSteep {
+				more /= 4
+			}
+			grown := make([]byte, len(r.buf)+more)
 			copy(grown, r.buf)
 			r.buf = grown
 		}

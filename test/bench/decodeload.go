@@ -29,7 +29,7 @@ var decodeShapes = []decodeShape{
 		columns: `a BIGINT UNSIGNED, b DECIMAL(18,4), c DATETIME(6), d DATE, e VARCHAR(64), f CHAR(60), g VARBINARY(40), h ENUM('new','paid','void'),
 			i DOUBLE, j INT NULL, k TIMESTAMP(3), l SMALLINT, m TINYINT UNSIGNED, n VARCHAR(20) NULL`,
 		values: func(id int) string {
-			return fmt.Sprintf("%d,%d.%04d,'2026-01-02 03:04:05.%06d','2026-02-03','customer-%032d',REPEAT('f',58),REPEAT('g',38),'paid',%d.5,NULL,"+
+			return fmt.Sprintf("%d,%d.%04d,'2026-01-02 03:04:05.%06d','2026-02-03','customer-%035d',REPEAT('f',58),REPEAT('g',38),'paid',%d.5,NULL,"+
 				"'2026-01-02 03:04:05.123',%d,%d,'note-%d'", uint64(id)<<32, id, id%10000, id%1000000, id, id, id%30000, id%200, id)
 		},
 	},

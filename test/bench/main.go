@@ -20,7 +20,7 @@ import (
 	"github.com/twinspan/twinspan/internal/mysqltest"
 )
 
-// settings are the sizes of a run; the defaults take about three minutes on two
+// settings are the sizes of a run; the defaults take about four minutes on two
 // cores.
 type settings struct {
 	binary  string
