@@ -50,10 +50,15 @@ func packetsOf(sequence byte, payloads ...[]byte) []byte {
 	return b
 }
 
+// patterned repeats a stretch whose length is prime to every size around here.
 func patterned(n int, first byte) []byte {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = first + byte(i*7) + byte(i>>8)
+	stretch := make([]byte, min(n, 65521))
+	for i := range stretch {
+		stretch[i] = first + byte(i*7) + byte(i>>8)
+	}
+	b := make([]byte, 0, n)
+	for len(b) < n {
+		b = append(b, stretch[:min(len(stretch), n-len(b))]...)
 	}
 	return b
 }
