@@ -153,13 +153,13 @@ func (a *arena) round(ctx context.Context, w workload, rng *rand.Rand, rows, wor
 		cpu, mine, began := cpuSeconds(a.target.PID()), cpuSeconds(pid), time.Now()
 		a.pipeline.thaw()
 		profiled := a.profileOwn(fmt.Sprintf("%s-%d", w.name, a.took.n))
-		err := errors.Join(a.pipeline.await(ctx, a.flavor, want), profiled())
+		err := a.pipeline.await(ctx, a.flavor, want)
 		a.took.last, a.took.n = time.Since(began), a.took.n+1
 		o = sample{
-			rate: float64(changes) / time.Since(began).Seconds(), server: (cpuSeconds(a.target.PID()) - cpu) * per,
+			rate: float64(changes) / a.took.last.Seconds(), server: (cpuSeconds(a.target.PID()) - cpu) * per,
 			twinspan: (cpuSeconds(pid) - mine) * per, resident: residentMost(pid),
 		}
-		return err
+		return errors.Join(err, profiled())
 	}
 	if nativeFirst {
 		err = timeNative()
