@@ -220,7 +220,10 @@ func parkingModes(t *testing.T, test func(*testing.T, mysqltest.Flavor, causalit
 		if c.long && testing.Short() {
 			continue
 		}
-		t.Run(string(c.flavor)+"/"+c.mode.String(), func(t *testing.T) { test(t, c.flavor, c.mode) })
+		t.Run(string(c.flavor)+"/"+c.mode.String(), func(t *testing.T) {
+			t.Parallel() // each has a server of its own, and mostly waits
+			test(t, c.flavor, c.mode)
+		})
 	}
 }
 
