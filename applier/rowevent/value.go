@@ -43,6 +43,8 @@ type column struct {
 	precision int
 	scale     int // of decimals and of fractions of a second
 	ordinals  map[string]uint64
+	srid      *uint32
+	until     int64 // shapeTimestamp: the first second that is too late
 }
 
 // The servers' type codes, as a table map has them.
@@ -79,7 +81,10 @@ var lengthBytes = map[schema.Type]int{
 // newColumn answers with the column, its type code, and the metadata of its type.
 func newColumn(flavor server.Flavor, c Column) (w column, code byte, meta []byte, err error) {
 	d := c.Target
-	w = column{source: c.Source, nullable: d.Nullable, precision: d.Precision, scale: d.Scale, ordinals: c.Ordinals}
+	w = column{source: c.Source, nullable: d.Nullable, precision: d.Precision, scale: d.Scale, ordinals: c.Ordinals, srid: c.SRID, until: 1 << 31}
+	if c.Far {
+		w.until = 1 << 32
+	}
 	switch d.Type {
 	case schema.TinyInt, schema.SmallInt, schema.MediumInt, schema.Int, schema.BigInt:
 		w.shape, w.size, code = shapeInteger, integers[d.Type].size, integers[d.Type].code
@@ -196,7 +201,7 @@ func (w *column) append(dst []byte, v change.Value) ([]byte, error) {
 		default:
 			return dst, ErrValue
 		}
-		if len(b) > w.most {
+		if len(b) > w.most || w.srid != nil && (len(b) < 4 || binary.LittleEndian.Uint32(b) != *w.srid) {
 			return dst, ErrValue
 		}
 		return append(appendLittle(dst, uint64(len(b)), w.size), b...), nil
@@ -258,7 +263,7 @@ func (w *column) appendFormatted(dst, text []byte) ([]byte, error) {
 	case shapeDateTime:
 		return appendDateTime(dst, text, w.scale)
 	case shapeTimestamp:
-		return appendTimestamp(dst, text, w.scale)
+		return appendTimestamp(dst, text, w.scale, w.until)
 	}
 	return dst, ErrValue
 }

@@ -3,6 +3,7 @@ package target
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -252,4 +253,55 @@ func TestRowEventsMeetReadOnly(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRowEventsOfLargeRows: statements stay below max_allowed_packet; a row that
+// only fits as SQL goes so, and one that never fits says which it is.
+func TestRowEventsOfLargeRows(t *testing.T) {
+	onEach(t, func(t *testing.T, b *bench) {
+		ctx := context.Background()
+		b.exec("CREATE TABLE t (id INT PRIMARY KEY, v LONGTEXT)")
+		p := b.plan("t", "t")
+		w, err := NewWriter(ctx, b.conn, b.info)
+		if err != nil || w.Reason() != "" {
+			t.Fatal(w.Reason(), err)
+		}
+		w.few, w.packet = 1, 1<<20 // as if the server took no more
+		p.packet.Store(1 << 20)
+		write := func(statements int, rows ...change.Row) (done bool, err error) {
+			t.Helper()
+			w.rest, w.wait = 0, 0
+			b.exec("BEGIN")
+			defer b.exec("COMMIT")
+			out, done, err := w.Try(ctx, []Run{{p, rows}})
+			if err == nil && !done {
+				_, err = p.Apply(ctx, b.conn, rows)
+			} else if out.Statements-2 != statements { // savepoint, columns
+				t.Errorf("%d statements, not %d", out.Statements-2, statements)
+			}
+			return done, err
+		}
+		var rows []change.Row
+		for i := range 10 {
+			rows = append(rows, p.insert(image(i, strings.Repeat("x", 300_000))...))
+		}
+		if done, err := write(10, rows...); !done || err != nil {
+			t.Error(done, err, w.Doubt())
+		}
+		rows = rows[:0]
+		for i := range 100 {
+			rows = append(rows, p.insert(image(10+i, strings.Repeat("x", 10_000))...))
+		}
+		if done, err := write(6, rows...); !done || err != nil {
+			t.Error(done, err, w.Doubt())
+		}
+		if done, err := write(0, p.insert(image(200, strings.Repeat("x", 900_000))...)); done || err != nil {
+			t.Error(done, err)
+		}
+		var row *RowError
+		if _, err := write(0, p.insert(image(201, "x")...), p.insert(image(202, strings.Repeat("x", 1_100_000))...)); !errors.Is(err, ErrTooLarge) || !errors.As(err, &row) || row.Index != 1 {
+			t.Errorf("a row that does not fit: %v", err)
+		}
+		b.want("SELECT COUNT(*), SUM(LENGTH(v)) FROM t WHERE id <= 200", fmt.Sprint("111|", 10*300_000+100*10_000+900_000))
+	})
 }
