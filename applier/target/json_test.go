@@ -49,6 +49,9 @@ func TestJSONBitForBit(t *testing.T) {
 		"CREATE TABLE opaque (bi BIT(9), bl BLOB, me MEDIUMBLOB, lo LONGBLOB, fi BINARY(4), ts TIMESTAMP(6) NULL)",
 		"INSERT INTO opaque VALUES (257, x'00ff', x'00ff', x'00ff', x'00ff', '2020-01-01 00:00:00.5')")
 	for n, d := range documents {
+		if testing.Short() && n > 17 && n%3 > 0 {
+			continue
+		}
 		b.exec("CREATE TABLE js (id INT PRIMARY KEY, v JSON)", "CREATE TABLE jd LIKE js", "CREATE TABLE je LIKE js", "CREATE TABLE jn (id INT, v JSON)",
 			"FLUSH BINARY LOGS", "INSERT INTO js VALUES (1, "+d+")")
 		logged := b.loggedRows("js")
