@@ -109,6 +109,10 @@ bench-log: build go-version ## the replicated log beside JetStream R3, and its o
 	@GO=$(GO) scripts/nats.sh
 	$(GO) run ./test/bench $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(SPELL),-spell $(SPELL)) $(if $(ONLY),-only $(ONLY)) $(if $(PROFILE),-profile $(PROFILE)) log
 
+.PHONY: bench-apply
+bench-apply: build servers ## a backlog applied beside native replication: rows/s, CPU and memory, exit 3 below a target (FLAVOR, WORKLOAD, ROUNDS, SCALE, PROFILE)
+	$(GO) run ./test/bench -strict -rounds $(if $(ROUNDS),$(ROUNDS),1) -scale $(if $(SCALE),$(SCALE),1) -workload '$(WORKLOAD)' $(if $(filter-out file,$(origin FLAVOR)),-flavor $(FLAVOR)) $(if $(PROFILE),-profile $(PROFILE)) apply
+
 .PHONY: bench-lag
 bench-lag: build servers ## end-to-end latency at 1,000 transactions/s beside native replication (ROUNDS, SPELL, DELAYS, ATOMICITY)
 	$(GO) run ./test/bench $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(SPELL),-spell $(SPELL)) $(if $(DELAYS),-delays $(DELAYS)) $(if $(ATOMICITY),-atomicity $(ATOMICITY)) lag

@@ -105,17 +105,32 @@ type route struct {
 	shape uint64
 	// passing: it is looked up again now and then, for something is to change.
 	passing bool
+	// gone: what it parks is parked under the table's key as well, since the table
+	// was dropped by hand while its rows had lanes of their own.
+	gone bool
 }
 
-// work is what a lane gets at a time: a row, or all rows of a transaction.
+// work is what a lane gets at a time: a row, or a transaction. There are a great
+// many, so it is small.
 type work struct {
 	route *route
-	row   change.Row
+	row   *change.Row
 	mark  mark
-	rest  []work // of a transaction: the rows after the first; theirs is empty
-	// parts, when set, is a transaction that is too large for memory.
+	more  *more // of a transaction; nil when it has one row
+}
+
+// more is what a transaction has besides its first row.
+type more struct {
+	rest []work // more rows
+	// parts, when set, is a transaction that is too large for memory: all there
+	// is of it.
 	parts *parts
 }
 
-// rows is how many there are.
-func (w *work) rows() int { return 1 + len(w.rest) }
+// parts of a transaction that is too large; nil: it is not.
+func (w *work) parts() *parts {
+	if w.more == nil {
+		return nil
+	}
+	return w.more.parts
+}

@@ -96,7 +96,10 @@ func TestBank(t *testing.T) {
 	}
 	for _, f := range flavors {
 		for _, mode := range []causality.Mode{causality.Ordered, causality.Transactions} {
-			t.Run(fmt.Sprint(f, "/", mode), func(t *testing.T) { bank(t, f, mode, transfers) })
+			t.Run(fmt.Sprint(f, "/", mode), func(t *testing.T) {
+				t.Parallel() // each has a server of its own
+				bank(t, f, mode, transfers)
+			})
 		}
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/twinspan/twinspan/applier/causality"
@@ -49,6 +51,9 @@ func (c *careful) apply(ctx context.Context, r run, fast write) (target.Outcome,
 	table := plan.Table().Name
 	if c.g.policies.Compares(table) {
 		ok, err := plan.Expected(ctx, c.conn, r.rows)
+		if c.vanished(err) {
+			return out, c.parkGone(ctx, r)
+		}
 		if err != nil {
 			return out, err
 		}
@@ -70,6 +75,8 @@ func (c *careful) apply(ctx context.Context, r run, fast write) (target.Outcome,
 	case err != nil && !decides:
 		c.tell(r, err)
 		return out, err
+	case c.vanished(err):
+		return target.Outcome{}, c.parkGone(ctx, r)
 	case err != nil && !ofRow(err):
 		return out, err
 	case err == nil && !look:
@@ -85,6 +92,26 @@ func (c *careful) apply(ctx context.Context, r run, fast write) (target.Outcome,
 		c.idle = time.Now().Add(4 * time.Since(began))
 	}
 	return out, err
+}
+
+// vanished: the target has not the table any more, and that is a cause to park.
+// Who has read or written a table in a transaction keeps it there, so nothing of
+// this one has touched it.
+func (c *careful) vanished(err error) bool {
+	if err == nil || !c.g.on(exceptions.MissingTable) {
+		return false
+	}
+	n := server.ErrorNumber(err)
+	return n == 1146 || n == 1049
+}
+
+// parkGone parks a run of a table that was dropped by hand. Its rows are in lanes
+// of their own, which may park them in any order: they share the table's key, so
+// they are one chain, which is applied in the order of the log.
+func (c *careful) parkGone(ctx context.Context, r run) error {
+	gone := *r.route
+	gone.gone, gone.shape = true, 0
+	return c.parkAll(ctx, run{route: &gone, rows: r.rows, marks: r.marks})
 }
 
 // ofRow: the target refused a row for what it holds, or for what it met.
@@ -131,7 +158,7 @@ func (c *careful) tell(r run, err error) {
 func record(r run, i int, k target.Kind, present []change.Value, action string) conflicts.Record {
 	row := &r.rows[i]
 	x := conflicts.Record{
-		At: time.Now().UTC(), Kind: k, Table: r.route.routing.Name().String(), Operation: row.Op.String(), Key: r.route.plan.Describe(row),
+		At: time.Now().UTC(), Kind: k, Table: r.route.routing.Name().String(), Operation: row.Op.String(), Key: strings.TrimSpace(describe(r.route, row)),
 		Action: action, Before: conflicts.Show(row.Table, row.Before), After: conflicts.Show(row.Table, row.After),
 		Present: conflicts.Show(row.Table, present), Count: 1,
 	}
@@ -222,7 +249,7 @@ func (c *careful) settle(ctx context.Context, r run, k target.Kind, present []ch
 	switch action {
 	case conflicts.Halt:
 		c.g.noteHalt(x)
-		return true, &conflictHalt{kind: k, op: r.rows[0].Op, table: r.route.plan.Table().Name, key: x.Key}
+		return true, &conflictHalt{kind: k, op: r.rows[0].Op, table: r.route.plan.Table().Name, key: describe(r.route, &r.rows[0])}
 	case conflicts.Exception:
 		id, err := c.store(ctx, r, 0, exceptions.Conflict, k, why, 0)
 		if err != nil {
@@ -352,6 +379,9 @@ func (c *careful) store(ctx context.Context, r run, i int, cause exceptions.Caus
 	x := &exceptions.Change{
 		Table: r.route.routing.Name(), Row: *row, Key: describe(r.route, row), Place: r.marks[i].place, Cause: cause, Kind: k, Detail: why,
 		Behind: behind, Keys: keys, Shape: r.route.shape,
+	}
+	if table := causality.TableKey(x.Table); r.route.gone && !slices.Contains(keys, table) {
+		x.Keys = append(keys[:len(keys):len(keys)], table)
 	}
 	if from := r.marks[i].from; from != nil {
 		x.GTID, x.Commit = from.gtid, from.commit

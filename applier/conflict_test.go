@@ -233,6 +233,7 @@ func TestConflictKinds(t *testing.T) {
 			bothFlavors(t, func(t *testing.T, f mysqltest.Flavor) {
 				for _, p := range conflicts.All {
 					t.Run(string(p), func(t *testing.T) {
+						t.Parallel() // each has a schema and a stream of its own, and mostly waits
 						d := newDuel(t, f, Config{Conflicts: conflicts.Policies{Policy: p, Images: true}, Exceptions: parkAll})
 						d.feed(d.change("t", nil, row(1, 10, "a")), d.change("t", nil, row(2, 20, "b")))
 						d.settled()

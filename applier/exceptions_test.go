@@ -34,7 +34,7 @@ func (d *duel) causes() string {
 	at := map[int64]int{}
 	for i, e := range d.parked() {
 		at[e.ID] = i
-		s := fmt.Sprintf("%s %s%s", e.Operation, e.Cause, e.Key)
+		s := strings.TrimSpace(fmt.Sprintf("%s %s %s", e.Operation, e.Cause, e.Key))
 		if e.Behind != 0 {
 			s += fmt.Sprintf(" behind %d", at[e.Behind])
 		}
@@ -196,6 +196,55 @@ func TestDataAndMissingTable(t *testing.T) {
 		d.until("the rows were applied", func() bool { return len(d.parked()) == 0 })
 		d.has("narrow", "1 30 a", "2 20 b")
 	})
+}
+
+// TestDroppedByHand: a table that someone drops while its rows have lanes of their
+// own is parked as one that never was there; and what comes once it is there again
+// is one chain with it, whichever of its changes is tried.
+func TestDroppedByHand(t *testing.T) {
+	for name, cfg := range map[string]Config{
+		"source-wins": {Exceptions: Exceptions{On: exceptions.Causes}},
+		"exception":   parking,
+	} {
+		t.Run(name, func(t *testing.T) {
+			bothFlavors(t, func(t *testing.T, f mysqltest.Flavor) {
+				d := newDuel(t, f, cfg)
+				d.make("gone", false)
+				d.make("late", false) // is made only after its first rows
+				d.feed(d.change("late", nil, row(1, 1, "a")))
+				d.exec("CREATE TABLE @gone LIKE @t")
+				d.feed(d.change("gone", nil, row(1, 1, "a")), d.change("gone", nil, row(2, 2, "b")))
+				d.settled()
+				d.exec("DROP TABLE @gone")
+				d.feed(d.change("gone", row(1, 1, "a"), row(1, 1, "aa")), d.change("gone", nil, row(3, 3, "c")), d.change("t", nil, row(1, 10, "a")))
+				d.settled()
+				d.has("t", "1 10 a")
+				d.exec("CREATE TABLE @gone LIKE @t", "INSERT INTO @gone VALUES (1, 1, 'a'), (2, 2, 'b')")
+				d.feed(d.change("gone", row(1, 1, "aa"), row(1, 1, "aaa")), d.change("gone", row(2, 2, "b"), nil))
+				d.settled()
+				d.has("gone", "1 1 a", "2 2 b")
+				d.stop() // another applier finds the tables, and lanes for their rows
+				d.exec("CREATE TABLE @late LIKE @t")
+				d.start()
+				d.feed(d.change("gone", row(3, 3, "c"), row(3, 3, "cc")), d.change("late", row(1, 1, "a"), row(1, 1, "aa")))
+				d.settled()
+				all := d.parked()
+				if len(all) != 7 {
+					t.Fatalf("parked %s", d.causes())
+				}
+				for i, n := range []int{2, 5} {
+					if o := d.retry(d.retrier(), all[6-i].ID); !o.Applied || len(o.Chain) != n {
+						t.Errorf("%+v", o)
+					}
+				}
+				d.has("late", "1 1 aa")
+				d.has("gone", "1 1 aaa", "3 3 cc")
+				d.feed(d.change("gone", row(3, 3, "cc"), nil))
+				d.settled()
+				d.has("gone", "1 1 aaa")
+			})
+		})
+	}
 }
 
 // TestParkedStopsDDL: a statement on a table with parked changes halts, and runs

@@ -134,7 +134,10 @@ func (a *Applier) dispatch(ctx context.Context, p change.Place, rows []change.Ro
 	for i := range rows {
 		r := &rows[i]
 		place := change.Place{Offset: p.Offset, Index: p.Index + int32(i)}
-		rt := a.routes[r.Table]
+		rt := a.last
+		if rt == nil || rt.source != r.Table {
+			rt = a.routes[r.Table]
+		}
 		if rt == nil || rt != a.last {
 			// What may drain the lanes must find the rows so far in them.
 			if rt == nil && i > 0 || rt != nil && i > 0 && a.current[rt.routing.Name()] != rt {
@@ -156,7 +159,7 @@ func (a *Applier) dispatch(ctx context.Context, p change.Place, rows []change.Ro
 		if f.Touches != nil {
 			a.scratch, f.Touches = f.Touches, f.Touches[from:]
 		}
-		buf[i] = routed{footprint: f, cost: costOf(r), work: work{route: rt, row: *r, mark: mark{place, a.from}}}
+		buf[i] = routed{footprint: f, cost: costOf(r), work: work{route: rt, row: r, mark: mark{place, a.from}}}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -244,6 +247,9 @@ func (a *Applier) routeOf(ctx context.Context, p change.Place, t *schema.Table) 
 		}
 		if known && p.Compare(a.replay) <= 0 {
 			a.backend.forget()
+			if r.plan == nil {
+				return at(p, fmt.Errorf("table %s: the target has it no more: %w", name, errKeys))
+			}
 			return at(p, fmt.Errorf("table %s: %w", name, errKeys))
 		}
 		if known {

@@ -145,6 +145,13 @@ func (g *guard) prepare(ctx context.Context, q server.Querier) error {
 		}
 	}
 	g.active.Store(there)
+	if there {
+		n, err := g.store.CountOpen(ctx, q)
+		if err != nil {
+			return err
+		}
+		g.open.Store(n)
+	}
 	return nil
 }
 

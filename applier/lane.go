@@ -64,7 +64,7 @@ func (a *Applier) runLane(ctx context.Context, index int, stored change.Place) e
 			return nil
 		}
 		var err error
-		if p := batch[0].Work.parts; p != nil {
+		if p := batch[0].Work.parts(); p != nil {
 			err = w.stream(ctx, p)
 		} else {
 			err = w.write(ctx, batch)
@@ -99,11 +99,7 @@ func (a *Applier) take(ctx context.Context, index int) []causality.Item[work] {
 		batch, l.blockedBy = a.sched.Take(index, limits)
 		if batch != nil {
 			a.wakeNext()
-			n := 0
-			for i := range batch {
-				n += batch[i].Work.rows()
-			}
-			a.brake.took(n)
+			a.brake.took(rowsOf(batch))
 			return batch
 		}
 		if l.blockedBy >= 0 {
@@ -185,8 +181,16 @@ func (a *Applier) turn(ctx context.Context, index int, limit time.Duration) (boo
 	return true, nil
 }
 
+func rowsOf(batch []causality.Item[work]) (n int) {
+	for i := range batch {
+		n += batch[i].Rows()
+	}
+	return n
+}
+
 // done records that the lane's batch is durable and wakes who waits for that.
 func (a *Applier) done(index int, batch []causality.Item[work]) {
+	rows := rowsOf(batch)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.sched.Done(index)
@@ -194,19 +198,15 @@ func (a *Applier) done(index int, batch []causality.Item[work]) {
 	l.batches++
 	l.idle = time.Now()
 	l.stored = end.Place
-	if p := end.Work.parts; p != nil { // it was alone
+	n := int64(rows)
+	if p := end.Work.parts(); p != nil { // it was alone
 		a.sched.Raise(p.end)
 		l.stored = p.end
-		l.rows += p.rows
-		a.state.rows += p.rows
+		n = p.rows
 		close(p.done)
 	}
-	for i := range batch {
-		if w := &batch[i].Work; w.parts == nil {
-			l.rows += int64(w.rows())
-			a.state.rows += int64(w.rows())
-		}
-	}
+	l.rows += n
+	a.state.rows += n
 	for _, other := range a.lanes {
 		if other.blockedBy == index || a.mode == causality.Ordered {
 			other.wake.Broadcast()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/twinspan/twinspan/applier/causality"
 	"github.com/twinspan/twinspan/applier/conflicts"
 	"github.com/twinspan/twinspan/applier/exceptions"
 	"github.com/twinspan/twinspan/applier/internal/history"
@@ -132,8 +133,8 @@ func (v *vandal) scribble(ctx context.Context, srv *mysqltest.Server, g *history
 		err := retrying(ctx, func() error {
 			return srv.DB().QueryRowContext(ctx, fmt.Sprintf("SELECT IF(`%[1]s` IS NULL, 'NULL', CONCAT('x''', HEX(`%[1]s`), '''')) FROM %[2]s ORDER BY RAND() LIMIT 1", c, def.Name)).Scan(&was)
 		})
-		if errors.Is(err, sql.ErrNoRows) || err == nil && was == "x''" {
-			return nil // nothing to scribble over
+		if errors.Is(err, sql.ErrNoRows) || err == nil && was == "x''" || server.ErrorNumber(err) == 1054 {
+			return nil // nothing to scribble over, or the column is not there yet
 		}
 		if err != nil {
 			return err
@@ -194,11 +195,36 @@ func parkedLives() int {
 	return 6
 }
 
-func parkingConfig(srv *mysqltest.Server, lanes int) Config {
-	c := liveConfig(srv, lanes)
+func parkingConfig(srv *mysqltest.Server, mode causality.Mode, lanes int) Config {
+	c := liveConfig(srv, lanes).as(mode)
 	c.Conflicts = conflicts.Policies{Policy: conflicts.Exception}
 	c.Exceptions = Exceptions{On: exceptions.Causes, Retry: exceptions.Retry{First: 100 * time.Millisecond, Max: 400 * time.Millisecond}}
 	return c
+}
+
+// parkingModes runs a test in every mode on both servers; in short runs each mode
+// and each server once or twice.
+func parkingModes(t *testing.T, test func(*testing.T, mysqltest.Flavor, causality.Mode)) {
+	for _, c := range []struct {
+		flavor mysqltest.Flavor
+		mode   causality.Mode
+		long   bool
+	}{
+		{mysqltest.MySQL97, causality.Rows, false},
+		{mysqltest.MariaDB1011, causality.Ordered, false},
+		{mysqltest.MySQL97, causality.Transactions, false},
+		{mysqltest.MariaDB1011, causality.Rows, true},
+		{mysqltest.MySQL97, causality.Ordered, true},
+		{mysqltest.MariaDB1011, causality.Transactions, true},
+	} {
+		if c.long && testing.Short() {
+			continue
+		}
+		t.Run(string(c.flavor)+"/"+c.mode.String(), func(t *testing.T) {
+			t.Parallel() // each has a server of its own, and mostly waits
+			test(t, c.flavor, c.mode)
+		})
+	}
 }
 
 // TestParkedFollowers: someone squats on the keys of a history and scribbles over
@@ -208,12 +234,11 @@ func parkingConfig(srv *mysqltest.Server, lanes int) Config {
 // applied while the lanes go on. In the end nothing is parked and the target is
 // what the source is, row by row.
 func TestParkedFollowers(t *testing.T) {
-	for _, f := range []mysqltest.Flavor{mysqltest.MySQL97, mysqltest.MariaDB1011} {
-		t.Run(string(f), func(t *testing.T) { vandalized(t, f, *liveSeed) })
-	}
+	parkingModes(t, vandalized)
 }
 
-func vandalized(t *testing.T, f mysqltest.Flavor, seed uint64) {
+func vandalized(t *testing.T, f mysqltest.Flavor, mode causality.Mode) {
+	seed := *liveSeed
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())
 	}
@@ -231,7 +256,7 @@ func vandalized(t *testing.T, f mysqltest.Flavor, seed uint64) {
 	most, lives := 0, 0
 	var healAt time.Time // some time after the first change was parked
 	for reached := false; !reached; lives++ {
-		a, err := New(parkingConfig(srv, 1+rng.IntN(6)), zerolog.Nop())
+		a, err := New(parkingConfig(srv, mode, 1+rng.IntN(6)), zerolog.Nop())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -244,6 +269,11 @@ func vandalized(t *testing.T, f mysqltest.Flavor, seed uint64) {
 			select {
 			case reached = <-fedAll:
 				alive = false
+			case ended := <-ran: // a large transaction was interrupted, perhaps
+				end()
+				<-fedAll
+				alive = false
+				ran <- ended
 			case <-time.After(time.Duration(20+rng.IntN(120)) * time.Millisecond):
 				if all, err := store.List(ctx, srv.DB(), exceptions.Filter{}); err == nil {
 					most = max(most, len(all))
@@ -279,7 +309,7 @@ func vandalized(t *testing.T, f mysqltest.Flavor, seed uint64) {
 		}
 		s := a.Status()
 		end()
-		if err := <-ran; err != nil {
+		if err := <-ran; err != nil && !again(err) {
 			t.Errorf("Run: %v", err)
 		}
 		if ctx.Err() != nil {
@@ -300,6 +330,12 @@ func vandalized(t *testing.T, f mysqltest.Flavor, seed uint64) {
 	}
 	t.Logf("%d squatters, %d appliers, up to %d parked at once, %s in all", squatters, lives, most,
 		srv.Value(t, "SELECT COUNT(*) FROM twinspan.exception"))
+}
+
+// again: the next applier reads a large transaction once more.
+func again(err error) bool {
+	var cut *Interrupted
+	return errors.As(err, &cut) && cut.Halt == nil
 }
 
 // retryAll applies all that is parked, and says what it could not.
@@ -340,87 +376,93 @@ const parkingEnv = "TWINSPAN_TEST_PARKING"
 func TestParkingChild(t *testing.T) {
 	var addr, flavor string
 	var seed uint64
+	var mode causality.Mode
 	var lanes, changes int
-	if _, err := fmt.Sscan(os.Getenv(parkingEnv), &addr, &flavor, &seed, &lanes, &changes); err != nil {
+	if _, err := fmt.Sscan(os.Getenv(parkingEnv), &addr, &flavor, &mode, &seed, &lanes, &changes); err != nil {
 		return // only as a child process
 	}
 	_, _, h := liveHistory(seed, server.Flavor(flavor), changes)
 	cfg := Config{Stream: "live", Target: server.Endpoint{Address: addr, User: "root"}, Lanes: lanes, BatchRows: 20,
 		ProgressInterval: 20 * time.Millisecond, Lease: 4 * time.Second,
 		Conflicts:  conflicts.Policies{Policy: conflicts.Exception},
-		Exceptions: Exceptions{On: exceptions.Causes, Retry: exceptions.Retry{First: 100 * time.Millisecond, Max: 200 * time.Millisecond}}}
-	a, err := New(cfg, zerolog.Nop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ran := make(chan error, 1)
-	go func() { ran <- a.Run(ctx) }()
-	ok := feedAll(ctx, a, h, lastPlace(h))
-	cancel()
-	if err := <-ran; err != nil || !ok {
-		t.Fatalf("fed: %v, Run: %v", ok, err)
+		Exceptions: Exceptions{On: exceptions.Causes, Retry: exceptions.Retry{First: 100 * time.Millisecond, Max: 200 * time.Millisecond}}}.as(mode)
+	for ok := false; !ok; {
+		a, err := New(cfg, zerolog.Nop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		ran := make(chan error, 1)
+		go func() {
+			defer cancel()
+			ran <- a.Run(ctx)
+		}()
+		ok = feedAll(ctx, a, h, lastPlace(h))
+		cancel()
+		if err := <-ran; err != nil && !again(err) || err == nil && !ok {
+			t.Fatalf("fed: %v, Run: %v", ok, err)
+		}
 	}
 }
 
 // TestKilledWhileParking kills the applier's process with SIGKILL again and again
 // while it parks changes and applies parked ones: each change takes effect once.
 func TestKilledWhileParking(t *testing.T) {
-	for _, f := range []mysqltest.Flavor{mysqltest.MySQL97, mysqltest.MariaDB1011} {
-		t.Run(string(f), func(t *testing.T) {
-			seed := *liveSeed
-			if seed == 0 {
-				seed = uint64(time.Now().UnixNano())
-			}
-			t.Logf("replay with -live-seed=%d", seed)
-			srv := mysqltest.Start(t, f)
-			g, create, h := liveHistory(seed, f.Server(), parkedChanges())
-			srv.Exec(t, append([]string{"CREATE DATABASE hist"}, create...)...)
-			rng := rand.New(rand.NewPCG(seed, 19))
-			ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-			defer cancel()
-			v := &vandal{rng: rng}
-			v.squat(ctx, srv, g, h)
-			kills := 0
-			for life := 0; ; life++ {
-				if life == parkedLives()/2+1 {
-					if err := v.heal(ctx, srv); err != nil {
-						t.Fatal(err)
-					}
-				}
-				c := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestParkingChild$", "-test.v")
-				c.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %d %d %d", parkingEnv, srv.Address, f.Server(), seed, 1+rng.IntN(6), parkedChanges()))
-				var out strings.Builder
-				c.Stdout, c.Stderr = &out, &out
-				if err := c.Start(); err != nil {
-					t.Fatal(err)
-				}
-				var timer *time.Timer
-				if life < parkedLives() {
-					timer = time.AfterFunc(time.Duration(200+rng.IntN(600))*time.Millisecond, func() { _ = c.Process.Kill() })
-				}
-				err := c.Wait()
-				if timer != nil {
-					timer.Stop()
-				}
-				if err == nil {
-					break
-				}
-				if !strings.Contains(err.Error(), "killed") {
-					t.Fatalf("%v\n%s", err, out.String())
-				}
-				kills++
-			}
+	parkingModes(t, killedWhileParking)
+}
+
+func killedWhileParking(t *testing.T, f mysqltest.Flavor, mode causality.Mode) {
+	seed := *liveSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("replay with -live-seed=%d", seed)
+	srv := mysqltest.Start(t, f)
+	g, create, h := liveHistory(seed, f.Server(), parkedChanges())
+	srv.Exec(t, append([]string{"CREATE DATABASE hist"}, create...)...)
+	rng := rand.New(rand.NewPCG(seed, 19))
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	v := &vandal{rng: rng}
+	v.squat(ctx, srv, g, h)
+	kills := 0
+	for life := 0; ; life++ {
+		if life == parkedLives()/2+1 {
 			if err := v.heal(ctx, srv); err != nil {
 				t.Fatal(err)
 			}
-			if why := retryAll(ctx, srv); why != "" {
-				t.Fatal(why)
-			}
-			if d := difference(ctx, srv, g); d != "" {
-				t.Error(d)
-			}
-			t.Logf("%d kills, %s changes were parked", kills, srv.Value(t, "SELECT COUNT(*) FROM twinspan.exception"))
-		})
+		}
+		c := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestParkingChild$", "-test.v")
+		c.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %d %d %d %d", parkingEnv, srv.Address, f.Server(), int(mode), seed, 1+rng.IntN(6), parkedChanges()))
+		var out strings.Builder
+		c.Stdout, c.Stderr = &out, &out
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		var timer *time.Timer
+		if life < parkedLives() {
+			timer = time.AfterFunc(time.Duration(200+rng.IntN(600))*time.Millisecond, func() { _ = c.Process.Kill() })
+		}
+		err := c.Wait()
+		if timer != nil {
+			timer.Stop()
+		}
+		if err == nil {
+			break
+		}
+		if !strings.Contains(err.Error(), "killed") {
+			t.Fatalf("%v\n%s", err, out.String())
+		}
+		kills++
 	}
+	if err := v.heal(ctx, srv); err != nil {
+		t.Fatal(err)
+	}
+	if why := retryAll(ctx, srv); why != "" {
+		t.Fatal(why)
+	}
+	if d := difference(ctx, srv, g); d != "" {
+		t.Error(d)
+	}
+	t.Logf("%d kills, %s changes were parked", kills, srv.Value(t, "SELECT COUNT(*) FROM twinspan.exception"))
 }

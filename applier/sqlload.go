@@ -32,7 +32,10 @@ func (b *sqlBackend) load(ctx context.Context, t Throttle) (l load, err error) {
 	for _, address := range addresses {
 		lag, known, err := b.lagOf(ctx, address)
 		if err != nil || !known {
-			b.log.Debug().Err(err).Str("replica", address).Msg("replica does not tell its lag")
+			l.silent = address + " does not replicate: it does not hold anything up"
+			if err != nil {
+				l.silent = fmt.Sprintf("%s does not tell its lag: %v", address, err)
+			}
 			continue
 		}
 		l.asked++

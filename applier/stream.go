@@ -85,9 +85,10 @@ func (w *laneWriter) streamed(ctx context.Context, p *parts) error {
 		w.a.brake.took(len(part))
 		var o target.Outcome
 		err := within(ctx, streamTries, func(ctx context.Context) (err error) {
-			o, err = w.session.apply(ctx, makeRuns(part))
+			o, err = w.session.apply(ctx, w.space.part(part))
 			return err
 		})
+		w.space.forget()
 		if err != nil {
 			w.close()
 			return err

@@ -28,6 +28,7 @@ type load struct {
 	lag     time.Duration // of the replica that is the furthest behind
 	behind  string        // that one
 	asked   int           // replicas that answered
+	silent  string        // one that did not, and why
 }
 
 // brake holds lanes back before they take work.
@@ -139,8 +140,11 @@ func (b *brake) saw(l load, err error) {
 		why = fmt.Sprintf("%d threads run on the target, more than %d", l.threads, t.ThreadsRunning)
 	case t.ReplicaLag > 0 && l.lag > t.ReplicaLag:
 		why = fmt.Sprintf("replica %s is %s behind, more than %s", l.behind, l.lag, t.ReplicaLag)
-	case t.ReplicaLag > 0 && l.asked == 0:
-		b.trouble = "no replica of the target tells its lag: name them in apply.throttle.replicas"
+	case t.ReplicaLag > 0 && l.asked == 0 && l.silent == "":
+		b.trouble = "the target knows no replica: name them in apply.throttle.replicas, or set report_host on them"
+	}
+	if err == nil && l.silent != "" {
+		b.trouble = "replica " + l.silent
 	}
 	switch {
 	case why == "" && b.pause == "":

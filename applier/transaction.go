@@ -2,6 +2,7 @@ package applier
 
 import (
 	"context"
+	"slices"
 
 	"github.com/twinspan/twinspan/applier/causality"
 	"github.com/twinspan/twinspan/change"
@@ -25,10 +26,14 @@ type gathered struct {
 // gather takes rows of a transaction in, whose first place is p.
 func (a *Applier) gather(ctx context.Context, p change.Place, rows []change.Row) error {
 	g := &a.whole
+	g.rows = slices.Grow(g.rows, len(rows))
 	for i := range rows {
 		r := &rows[i]
 		place := change.Place{Offset: p.Offset, Index: p.Index + int32(i)}
-		rt := a.routes[r.Table]
+		rt := a.last
+		if rt == nil || rt.source != r.Table {
+			rt = a.routes[r.Table]
+		}
 		if rt == nil || rt != a.last {
 			var err error
 			if rt, err = a.enter(ctx, place, r.Table); err != nil {
@@ -50,7 +55,7 @@ func (a *Applier) gather(ctx context.Context, p change.Place, rows []change.Row)
 		if g.durable {
 			continue
 		}
-		g.rows = append(g.rows, work{route: rt, row: *r, mark: mark{place, a.from}})
+		g.rows = append(g.rows, work{route: rt, row: r, mark: mark{place, a.from}})
 		g.cost += costOf(r)
 		if g.parts == nil && g.cost < a.cfg.LargeBytes || g.parts != nil && g.cost < a.cfg.BatchBytes {
 			continue
@@ -78,7 +83,7 @@ func (a *Applier) beginLarge(ctx context.Context) error {
 	p := &parts{first: g.first, queue: make(chan []work, 1), done: make(chan struct{})}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	lane, added := a.sched.Add(g.first, causality.Footprint{Home: g.home}, 1, endCost, work{parts: p})
+	lane, added := a.sched.Add(g.first, causality.Footprint{Home: g.home}, 1, endCost, work{more: &more{parts: p}})
 	if !added {
 		g.durable = true
 		return nil
@@ -118,7 +123,9 @@ func (a *Applier) endWhole(ctx context.Context, p change.Place) error {
 		return a.finish(ctx, g.parts, p)
 	}
 	first := g.rows[0]
-	first.rest = g.rows[1:]
+	if len(g.rows) > 1 {
+		first.more = &more{rest: g.rows[1:]}
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for a.sched.Load() > a.cfg.WindowBytes {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/twinspan/twinspan/applier/causality"
 	"github.com/twinspan/twinspan/applier/target"
 	"github.com/twinspan/twinspan/change"
+	"github.com/twinspan/twinspan/schema"
 )
 
 // laneWriter writes batches over one session after the other. It belongs to the
@@ -18,6 +20,7 @@ type laneWriter struct {
 	index   int
 	stored  change.Place // the lane's place on the target, as far as we know
 	session laneSession  // nil: to be opened
+	space   gathering
 }
 
 func (w *laneWriter) close() {
@@ -30,7 +33,8 @@ func (w *laneWriter) close() {
 // write returns when the batch is durable, however long that takes.
 func (w *laneWriter) write(ctx context.Context, batch []causality.Item[work]) error {
 	to := batch[len(batch)-1].Place
-	runs := makeRuns(flatten(batch))
+	runs := w.space.items(batch)
+	defer w.space.forget()
 	var b backoff
 	for tries := 0; ; tries++ {
 		err := w.try(ctx, tries, to, runs)
@@ -180,33 +184,71 @@ func notBehind(believed, stand []change.Place) error {
 	return nil
 }
 
-// flatten is the rows of a batch, in log order.
-func flatten(batch []causality.Item[work]) []work {
-	n := 0
-	for i := range batch {
-		n += batch[i].Work.rows()
-	}
-	out := make([]work, 0, n)
-	for i := range batch {
-		out = append(append(out, batch[i].Work), batch[i].Work.rest...)
-	}
-	return out
+// gathering is what a lane puts its batches together in, one after the other.
+type gathering struct {
+	work  []*work // in log order
+	of    []int32 // the run of each
+	runs  []run
+	rows  []change.Row // of all runs, as are the marks
+	marks []mark
 }
 
-// makeRuns puts rows in the order in which they are written.
-func makeRuns(rows []work) []run {
-	split := causality.Runs(rows,
-		func(w work) any { return w.route.routing.Name() },
-		func(w work) bool { return w.route.free },
-		func(a, b work) bool { return a.route == b.route && a.row.Flags == b.row.Flags })
-	runs := make([]run, len(split))
-	for i, items := range split {
-		runs[i].route = rows[items[0]].route
-		runs[i].rows = make([]change.Row, len(items))
-		runs[i].marks = make([]mark, len(items))
-		for j, at := range items {
-			runs[i].rows[j], runs[i].marks[j] = rows[at].row, rows[at].mark
+// items gathers a batch.
+func (g *gathering) items(batch []causality.Item[work]) []run {
+	g.work = g.work[:0]
+	for i := range batch {
+		w := &batch[i].Work
+		if g.work = append(g.work, w); w.more != nil {
+			g.add(w.more.rest)
 		}
 	}
-	return runs
+	return g.sort()
+}
+
+// part gathers a part of a transaction.
+func (g *gathering) part(rows []work) []run {
+	g.work = g.work[:0]
+	g.add(rows)
+	return g.sort()
+}
+
+func (g *gathering) add(rows []work) {
+	for i := range rows {
+		g.work = append(g.work, &rows[i])
+	}
+}
+
+// sort puts rows in the order in which they are written. The runs are valid
+// until forget, or until the next batch.
+func (g *gathering) sort() []run {
+	var n int
+	g.of, n = causality.Runs(g.of[:0], g.work,
+		func(w *work) schema.Name { return w.route.routing.Name() },
+		func(w *work) bool { return w.route.free },
+		func(a, b *work) bool { return a.route == b.route && a.row.Flags == b.row.Flags })
+	counts := make([]int, n)
+	for _, r := range g.of {
+		counts[r]++
+	}
+	g.rows, g.marks = slices.Grow(g.rows[:0], len(g.work)), slices.Grow(g.marks[:0], len(g.work))
+	g.runs = slices.Grow(g.runs[:0], n)
+	at := 0
+	for _, c := range counts {
+		g.runs = append(g.runs, run{rows: g.rows[at : at : at+c], marks: g.marks[at : at : at+c]})
+		at += c
+	}
+	for i, w := range g.work {
+		r := &g.runs[g.of[i]]
+		r.route, r.rows, r.marks = w.route, append(r.rows, *w.row), append(r.marks, w.mark)
+	}
+	return g.runs
+}
+
+// forget lets go of the rows.
+func (g *gathering) forget() {
+	n := len(g.work)
+	clear(g.work)
+	clear(g.runs)
+	clear(g.rows[:n])
+	clear(g.marks[:n])
 }

@@ -20,7 +20,8 @@ const headroom = 1024
 // as blocks of one item, so that nothing has to be counted first. One goroutine
 // uses it. Calls in another order are mistakes of the program, and panic.
 type BatchWriter struct {
-	buf       []byte
+	buf       []byte // nil until something is written
+	hint      int    // bytes of payload that buf is made for
 	state     writerState
 	begun     int // where the last transaction starts in buf
 	continued int // where the open transaction's "continued" stands in buf
@@ -37,20 +38,19 @@ const (
 	inRows
 )
 
-// NewBatchWriter makes an empty writer. sizeHint is the expected payload in bytes.
-func NewBatchWriter(sizeHint int) *BatchWriter {
-	w := new(BatchWriter)
-	w.reset(sizeHint)
-	return w
-}
+// NewBatchWriter makes an empty writer. sizeHint is the expected payload in bytes;
+// memory for it is taken with the first transaction.
+func NewBatchWriter(sizeHint int) *BatchWriter { return &BatchWriter{hint: sizeHint} }
 
-func (w *BatchWriter) reset(sizeHint int) {
-	*w = BatchWriter{buf: make([]byte, headroom, headroom+max(sizeHint, headroom))}
+func (w *BatchWriter) room() {
+	if w.buf == nil {
+		w.buf = make([]byte, headroom, headroom+max(w.hint, headroom))
+	}
 }
 
 // Size is how many bytes the batch has so far, without the GTID set and the
 // source.
-func (w *BatchWriter) Size() int { return len(w.buf) - headroom }
+func (w *BatchWriter) Size() int { return max(len(w.buf)-headroom, 0) }
 
 // Transactions is how many transactions were begun, Rows how many rows written.
 func (w *BatchWriter) Transactions() int { return w.transacts }
@@ -64,6 +64,7 @@ func (w *BatchWriter) Open() bool { return w.state != betweenTransactions }
 // Begin starts a transaction, or, with continues, a later part of one.
 func (w *BatchWriter) Begin(gtid string, commitTime time.Time, serverID uint32, continues bool) {
 	w.expect(w.state == betweenTransactions, "Begin inside a transaction")
+	w.room()
 	w.begun, w.rowsBegun = len(w.buf), w.rows
 	w.buf = append(w.buf, 2) // a block of one transaction
 	w.buf = appendString(w.buf, gtid)
@@ -143,6 +144,7 @@ func (w *BatchWriter) Drop() {
 func (w *BatchWriter) Split() *BatchWriter {
 	w.expect(w.state != betweenTransactions, "Split outside a transaction")
 	n := NewBatchWriter(len(w.buf))
+	n.room()
 	n.begun = len(n.buf)
 	n.buf = append(n.buf, w.buf[w.begun:]...)
 	n.continued = n.begun + w.continued - w.begun
@@ -155,6 +157,7 @@ func (w *BatchWriter) Split() *BatchWriter {
 // ready for the next batch. gtidSet may be empty: see Batch.GTIDSet.
 func (w *BatchWriter) Finish(gtidSet string, s Source) []byte {
 	w.expect(w.state == betweenTransactions, "Finish inside a transaction")
+	w.room()
 	w.buf = append(w.buf, 0) // no more transactions
 	var room [headroom]byte
 	head := room[:0]
@@ -175,7 +178,7 @@ func (w *BatchWriter) Finish(gtidSet string, s Source) []byte {
 	} else {
 		payload = append(head, payload[headroom:]...)
 	}
-	w.reset(len(w.buf))
+	*w = BatchWriter{hint: len(w.buf)}
 	return payload
 }
 

@@ -120,8 +120,8 @@ type Source struct {
 // Place is where a change stands in the log: ordered by entry, then by its
 // index among the changes (rows, DDLs, and transaction ends) of that entry.
 type Place struct {
-	Offset log.Offset
-	Index  int32
+	Offset log.Offset `json:"offset"`
+	Index  int32      `json:"index"`
 }
 
 // Compare orders places as the log does: -1, 0, +1.

@@ -271,7 +271,7 @@ func (c *Consumer) transaction(ctx context.Context, r *change.BatchReader, t cha
 		case at.Compare(c.next) <= 0:
 			first = at
 		default:
-			t.Rows = append(t.Rows, row)
+			c.add(&t, row)
 		}
 		if len(t.Rows) < c.cfg.ChunkRows {
 			continue
@@ -293,9 +293,23 @@ func (c *Consumer) transaction(ctx context.Context, r *change.BatchReader, t cha
 	return at, c.apply(ctx, first, &t, held, at)
 }
 
+// add appends a row. Rows lie in blocks of ChunkRows, which the sink keeps as long
+// as one of their rows is not durable: one allocation for many transactions.
+func (c *Consumer) add(t *change.Transaction, row change.Row) {
+	n := len(t.Rows)
+	if n == len(c.rows) { // the block ends within the transaction, or begins with it
+		block := make([]change.Row, max(c.cfg.ChunkRows, n+1))
+		copy(block, t.Rows)
+		c.rows = block
+	}
+	c.rows[n] = row
+	t.Rows = c.rows[: n+1 : n+1]
+}
+
 // apply feeds one part; next moves behind it.
 func (c *Consumer) apply(ctx context.Context, first change.Place, t *change.Transaction, held string, next change.Place) error {
 	n := int64(len(t.Rows))
+	c.rows = c.rows[n:] // they are the sink's now
 	sink := func(ctx context.Context, first change.Place, t *change.Transaction, held string) error {
 		if err := c.sink.Apply(ctx, first, t, held); err != nil {
 			return &sinkError{err}

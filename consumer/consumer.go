@@ -76,6 +76,7 @@ type Consumer struct {
 	anchored bool         // the log is the one the sink was fed from; written under mu
 	given    bool         // the sink was told the log's GTID set
 	entered  bool         // a data entry was read; before it, run is not known
+	rows     []change.Row // free ones, of which a transaction's are taken
 	held     gtid.Set     // what the log holds before next.Offset
 	heldOK   bool         // held is known
 

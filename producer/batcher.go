@@ -63,6 +63,13 @@ type batcher struct {
 	// the past.
 	published map[schema.Fingerprint]*change.Codec
 	codecs    map[*schema.Table]*change.Codec // at most codecsMax
+	// The table of the last row and its codec: rows of one come together.
+	table *schema.Table
+	codec *change.Codec
+
+	// size is what the batches of late have come to, the room a new one is
+	// given: much more would be garbage, and less is copied as it grows.
+	size int
 
 	// wake tells the appender to look. Owner: batcher; capacity 1, never
 	// closed; a full one means that it will look anyway.
@@ -74,7 +81,7 @@ type batcher struct {
 func newBatcher(ctx context.Context, flavor string, bytesMax, chunkBytes int) *batcher {
 	return &batcher{
 		ctx: ctx, flavor: flavor, bytesMax: bytesMax, chunkBytes: chunkBytes,
-		open: change.NewBatchWriter(bytesMax), whole: gtid.New(flavor),
+		open: change.NewBatchWriter(0), whole: gtid.New(flavor),
 		published: map[schema.Fingerprint]*change.Codec{}, codecs: map[*schema.Table]*change.Codec{},
 		wake: make(chan struct{}, 1), room: make(chan struct{}, 1),
 	}
@@ -128,15 +135,18 @@ func (b *batcher) DDL(d *change.DDL) error {
 func (b *batcher) Row(r *change.Row) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	c := b.codecs[r.Table]
-	if c == nil {
-		var err error
-		if c, err = b.publish(r.Table); err != nil {
-			return err
+	if r.Table != b.table {
+		c := b.codecs[r.Table]
+		if c == nil {
+			var err error
+			if c, err = b.publish(r.Table); err != nil {
+				return err
+			}
 		}
+		b.table, b.codec = r.Table, c
 	}
 	b.bare = false
-	if err := b.open.Row(c, r, b.tx.GTID, b.tx.CommitTime); err != nil {
+	if err := b.open.Row(b.codec, r, b.tx.GTID, b.tx.CommitTime); err != nil {
 		if errors.Is(err, change.ErrValue) {
 			return &Halt{Code: binlog.HaltDecode, GTID: b.tx.GTID, Detail: "a row does not fit its table's definition", Cause: err,
 				Remedy: "compare the table's definition with the binlog at this transaction; then bring the target in line and skip this GTID"}
@@ -212,7 +222,7 @@ func (b *batcher) cut() error {
 		first: b.tx.CommitTime, last: b.tx.CommitTime, rows: b.open.Rows(),
 	}
 	b.schemas = nil
-	b.open = change.NewBatchWriter(b.chunkBytes)
+	b.fresh()
 	b.parts++
 	b.bare = true
 	b.open.Begin(b.tx.GTID, b.tx.CommitTime, b.tx.ServerID, true)
@@ -255,6 +265,14 @@ func (b *batcher) sealWhole() error {
 	return nil
 }
 
+// fresh begins a batch with as much room as the last ones took, and an eighth
+// more: a batch ends with the row that no longer fits.
+func (b *batcher) fresh() {
+	last := b.open.Size()
+	b.size = min(max(last+last/8, b.size-b.size/4), 2*max(b.bytesMax, b.chunkBytes))
+	b.open = change.NewBatchWriter(b.size)
+}
+
 // await waits until full is free. It gives up the lock meanwhile.
 func (b *batcher) await() error {
 	for b.full != nil {
@@ -280,7 +298,7 @@ func (b *batcher) seal() *sealed {
 	if b.open.Open() {
 		b.open = b.open.Split()
 	} else {
-		b.open = change.NewBatchWriter(b.bytesMax)
+		b.fresh()
 	}
 	s.rows = s.batch.Rows()
 	b.schemas, b.whole, b.count = nil, gtid.New(b.flavor), 0

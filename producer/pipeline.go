@@ -39,6 +39,7 @@ type pipeline struct {
 	held     gtid.Set // what the log holds once all that was appended is in it
 	ends     bool     // no transaction is open at the end of the log
 	setAt    int      // bytes appended since a set was written
+	setBytes int      // length of the set when it was last spelled out
 	setFirst bool     // none was written by this writer yet
 
 	// flights: appender's, who closes it; bound flightsMax.
@@ -120,7 +121,11 @@ func (p *pipeline) send(ctx context.Context, s *sealed) error {
 // setFor is the set to write with a batch of that size; empty: none.
 func (p *pipeline) setFor(bytes int) string {
 	p.setAt += bytes
+	if !p.setFirst && p.setBytes*setShare > p.setAt {
+		return ""
+	}
 	text := p.held.String()
+	p.setBytes = len(text)
 	if !p.setFirst && len(text)*setShare > p.setAt {
 		return ""
 	}

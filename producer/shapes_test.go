@@ -216,3 +216,49 @@ func TestRowFlags(t *testing.T) {
 		})
 	}
 }
+
+// TestChecksums: events with and without checksums, changed under a running
+// producer and while it was away.
+func TestChecksums(t *testing.T) {
+	for _, f := range mysqltest.Flavors() {
+		t.Run(string(f), func(t *testing.T) {
+			srv := mysqltest.Start(t, f)
+			srv.Exec(t, "CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY, v VARCHAR(100))")
+			l := newMemLog()
+			n, want := 0, "CREATE DATABASE d\nCREATE TABLE d.t (id INT PRIMARY KEY, v VARCHAR(100))\n"
+			write := func() {
+				n++
+				srv.Exec(t, fmt.Sprintf("INSERT INTO d.t VALUES (%d,REPEAT('v',%d))", n, n))
+				want += fmt.Sprintf("d.t insert >%d,%s\n", n, strings.Repeat("v", n))
+			}
+			set := func(alg string) { srv.Exec(t, "SET GLOBAL binlog_checksum="+alg) }
+			for _, first := range []string{"CRC32", "NONE"} {
+				set(first)
+				p := start(t, srv, l, func(c *Config) { c.Start = StartEarliest })
+				for _, alg := range []string{first, "NONE", "CRC32", "NONE"} {
+					set(alg)
+					write()
+					p.holds(t, srv)
+				}
+				if err := p.stop(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// Behind: a binlog of both kinds, read by a producer that is told of one.
+			set("CRC32")
+			write()
+			set("NONE")
+			write()
+			set("CRC32")
+			p := start(t, srv, l, nil)
+			write()
+			p.holds(t, srv)
+			if got := story(t, string(f.Server()), l); got != want {
+				t.Errorf("got:\n%s\nwant:\n%s", got, want)
+			}
+			if n := p.stream.Counters().Reconnects.Load(); n != 0 {
+				t.Errorf("%d reconnects", n)
+			}
+		})
+	}
+}

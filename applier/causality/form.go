@@ -104,8 +104,17 @@ func unexpected(v change.Value) error { return fmt.Errorf("kind %d: %w", v.Kind(
 // integerForm: sign and magnitude, so that 1 of a BIGINT UNSIGNED (digits) and
 // 1 of an INT (a number) agree.
 func integerForm(dst []byte, v change.Value) ([]byte, error) {
-	var sign byte
-	var u uint64
+	sign, u, err := integer(v)
+	if err != nil {
+		return nil, err
+	}
+	return binary.BigEndian.AppendUint64(append(dst, sign), u), nil
+}
+
+// integerSize is the bytes of an integerForm.
+const integerSize = 1 + 8
+
+func integer(v change.Value) (sign byte, u uint64, err error) {
 	switch v.Kind() {
 	case change.Integer:
 		n := v.Integer()
@@ -113,14 +122,13 @@ func integerForm(dst []byte, v change.Value) ([]byte, error) {
 			sign = 1
 		}
 	case change.Text:
-		var err error
 		if u, err = strconv.ParseUint(string(v.Bytes()), 10, 64); err != nil {
-			return nil, fmt.Errorf("%q is not an unsigned number: %w", v.Bytes(), ErrValue)
+			return 0, 0, fmt.Errorf("%q is not an unsigned number: %w", v.Bytes(), ErrValue)
 		}
 	default:
-		return nil, unexpected(v)
+		return 0, 0, unexpected(v)
 	}
-	return binary.BigEndian.AppendUint64(append(dst, sign), u), nil
+	return sign, u, nil
 }
 
 // decimalForm: no leading zeros, no sign of zero. The fraction always has the

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -40,6 +41,8 @@ type key struct {
 	parts []part
 	// blocks: the last part is a whole number, so neighbours can share a lane.
 	blocks bool
+	// single: that is its only part.
+	single bool
 }
 
 // blockBits: so many neighbours by the last number of their key, 64, go to one
@@ -115,6 +118,7 @@ func newKey(flavor server.Flavor, source *schema.Table, t *target.Table, k targe
 		ck.parts = append(ck.parts, part{column: at, name: tc.Name, form: f})
 		ck.blocks = isInteger(source.Columns[at].Type) && isInteger(tc.Type)
 	}
+	ck.single = ck.blocks && len(ck.parts) == 1
 	return ck, ""
 }
 
@@ -174,14 +178,16 @@ func (r *Routing) Footprint(scratch []uint64, row *change.Row) (Footprint, error
 		return Footprint{Home: r.home}, nil
 	}
 	f := Footprint{Touches: scratch}
-	var buf [128]byte
 	haveHome := false
-	for _, image := range [2][]change.Value{row.Before, row.After} {
+	for k, image := range [2][]change.Value{row.Before, row.After} {
 		if image == nil {
 			continue
 		}
 		for i := range r.keys {
-			h, home, ok, err := r.keys[i].hash(buf[:0], image)
+			if k == 1 && row.Before != nil && r.keys[i].same(row.Before, image) {
+				continue // it touches what the before image did
+			}
+			h, home, ok, err := r.keys[i].hash(image)
 			if err != nil {
 				return Footprint{}, fmt.Errorf("%s of %s: %w", row.Op, r.name, err)
 			}
@@ -214,15 +220,20 @@ func appendNew(s []uint64, from int, h uint64) []uint64 {
 // hash answers with the key's hash, and with its block's, which decides the lane
 // of a row whose identity it is. ok is false for a key with a NULL: it conflicts
 // with nothing.
-func (k *key) hash(buf []byte, image []change.Value) (h, home uint64, ok bool, err error) {
-	b := binary.BigEndian.AppendUint64(buf, k.seed)
+func (k *key) hash(image []change.Value) (h, home uint64, ok bool, err error) {
+	if k.single {
+		return k.number(image)
+	}
+	buf := forms.Get().(*[]byte)
+	defer forms.Put(buf)
+	b := binary.BigEndian.AppendUint64((*buf)[:0], k.seed)
 	last := 0
 	for i := range k.parts {
 		p := &k.parts[i]
-		if p.column >= len(image) {
-			return 0, 0, false, fmt.Errorf("column %s: image of %d values: %w", p.name, len(image), ErrValue)
+		v, err := p.of(image)
+		if err != nil {
+			return 0, 0, false, err
 		}
-		v := image[p.column]
 		if v.IsNull() {
 			return 0, 0, false, nil
 		}
@@ -234,6 +245,7 @@ func (k *key) hash(buf []byte, image []change.Value) (h, home uint64, ok bool, e
 		last = len(b)
 		b = binary.BigEndian.AppendUint32(b, uint32(len(b)-start))
 	}
+	*buf = b
 	h = xxhash.Sum64(b)
 	if !k.blocks {
 		return h, h, true, nil
@@ -242,4 +254,46 @@ func (k *key) hash(buf []byte, image []change.Value) (h, home uint64, ok bool, e
 	at := b[last-8 : last]
 	binary.BigEndian.PutUint64(at, binary.BigEndian.Uint64(at)>>blockBits)
 	return h, xxhash.Sum64(b), true, nil
+}
+
+// forms are buffers for the canonical forms of keys.
+var forms = sync.Pool{New: func() any { return new([]byte) }}
+
+// number is hash for a key of one whole number, the most common one by far.
+func (k *key) number(image []change.Value) (h, home uint64, ok bool, err error) {
+	p := &k.parts[0]
+	v, err := p.of(image)
+	if err != nil || v.IsNull() {
+		return 0, 0, false, err
+	}
+	sign, u, err := integer(v)
+	if err != nil {
+		return 0, 0, false, fmt.Errorf("column %s: %w", p.name, err)
+	}
+	var b [8 + integerSize + 4]byte
+	binary.BigEndian.PutUint64(b[:], k.seed)
+	b[8] = sign
+	binary.BigEndian.PutUint64(b[9:], u)
+	binary.BigEndian.PutUint32(b[17:], integerSize)
+	h = xxhash.Sum64(b[:])
+	binary.BigEndian.PutUint64(b[9:], u>>blockBits)
+	return h, xxhash.Sum64(b[:]), true, nil
+}
+
+// same: the images have the same bytes in the key. Short ones never have.
+func (k *key) same(a, b []change.Value) bool {
+	for i := range k.parts {
+		if c := k.parts[i].column; c >= len(a) || c >= len(b) || !a[c].Equal(b[c]) {
+			return false
+		}
+	}
+	return true
+}
+
+// of is the part's value.
+func (p *part) of(image []change.Value) (change.Value, error) {
+	if p.column >= len(image) {
+		return change.Value{}, fmt.Errorf("column %s: image of %d values: %w", p.name, len(image), ErrValue)
+	}
+	return image[p.column], nil
 }

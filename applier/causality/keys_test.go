@@ -2,6 +2,7 @@ package causality
 
 import (
 	"errors"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/twinspan/twinspan/applier/target"
@@ -205,6 +206,58 @@ func TestFootprintOfUpdate(t *testing.T) {
 		if _, err := r.Footprint(nil, bad); !errors.Is(err, ErrValue) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestNumberKey: the short way to the hash of a key of one number is the way of all
+// keys, whose lanes are stored.
+func TestNumberKey(t *testing.T) {
+	tab := oneColumn(schema.Column{Type: schema.BigInt, Unsigned: true}, 0)
+	r := NewRouting(server.MySQL, &tab.Table, tab, schema.Name{}, false)
+	k := r.keys[0]
+	if !k.single {
+		t.Fatal("a key of one number is not known as one")
+	}
+	k.single = false
+	for _, v := range []change.Value{
+		change.IntegerOf(0), change.IntegerOf(-1), change.IntegerOf(63), change.IntegerOf(64), change.IntegerOf(1 << 40),
+		text("18446744073709551615"), text("7"), text("x"), change.RealOf(1), {},
+	} {
+		h, home, ok, err := r.keys[0].hash([]change.Value{v})
+		h2, home2, ok2, err2 := k.hash([]change.Value{v})
+		if h != h2 || home != home2 || ok != ok2 || (err == nil) != (err2 == nil) || err != nil && err.Error() != err2.Error() {
+			t.Errorf("%v: %x %x %v %v, and as any key %x %x %v %v", v, h, home, ok, err, h2, home2, ok2, err2)
+		}
+	}
+	// As version 2 has it since it exists.
+	if h, home, _, _ := r.keys[0].hash([]change.Value{change.IntegerOf(12345)}); h != 0x139e9fa906492cc5 || home != 0x20a85afc9c8e50b6 {
+		t.Errorf("%#x, %#x", h, home)
+	}
+}
+
+// TestLatest: it holds what a map holds, as long as that matters to anyone.
+func TestLatest(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	var l latest
+	want, done := map[uint64]uint64{}, uint64(0)
+	pending := func(v uint64) bool { return v > done }
+	most := 0
+	for n := uint64(1); n < 300_000; n++ {
+		key := rng.Uint64N(60_000) << rng.IntN(40) // neighbours, and what has its low bits empty
+		if old := l.swap(key, n, pending); old != want[key] && (pending(want[key]) || old != 0) {
+			t.Fatalf("%d: %d, not %d", key, old, want[key])
+		}
+		want[key] = n
+		if rng.IntN(5000) == 0 {
+			done += rng.Uint64N(n - done)
+		}
+		if rng.IntN(100_000) == 0 {
+			done = n
+		}
+		most = max(most, len(l.slots))
+	}
+	if most <= minSlots || most > 1<<20 {
+		t.Errorf("%d slots", most)
 	}
 }
 

@@ -18,23 +18,37 @@ type Item[T any] struct {
 	Place change.Place
 	Work  T // what the lane needs to apply it
 
-	seq   int64
-	rows  int
-	cost  int64
-	waits []wait
+	seq  int64
+	cost int64
+	rows int32
+	// waits are the changes of others that come first; nil for most items, of
+	// which there are many.
+	waits *wait
 }
+
+// Rows is how many row changes the item is.
+func (i *Item[T]) Rows() int { return int(i.rows) }
 
 // wait: the item may not be applied before the lane is durable up to seq.
 type wait struct {
-	lane int
+	lane int32
 	seq  int64
+	next *wait
 }
 
-// touch is the newest change of a key.
-type touch struct {
-	lane int
-	seq  int64
-}
+// touch is the newest change of a key, as latest keeps it: its number, and below
+// that its lane, of which there are at most laneMask+1.
+type touch uint64
+
+const (
+	laneBits = 12
+	laneMask = 1<<laneBits - 1
+)
+
+func touchOf(lane int, seq int64) touch { return touch(seq)<<laneBits | touch(lane) }
+
+func (t touch) lane() int  { return int(t & laneMask) }
+func (t touch) seq() int64 { return int64(t >> laneBits) }
 
 // Schedule is the state of all lanes: what they have to do, what they are
 // doing, what is durable. A sequence number counts everything that was
@@ -49,9 +63,8 @@ type touch struct {
 //   - a change at or below its lane's stored place is never applied again.
 type Schedule[T any] struct {
 	lanes []lane[T]
-	last  map[uint64]touch // the newest undurable change by key
-	sweep int              // clean last when it has grown to this
-	seq   int64            // of the newest thing dispatched
+	last  latest // the touch of each key
+	seq   int64  // of the newest thing dispatched
 	marks marks
 
 	// Faults are seeded bugs for tests that must catch them.
@@ -74,16 +87,17 @@ type lane[T any] struct {
 }
 
 // New makes a schedule for lanes whose durable places were read from the
-// target, one per lane.
+// target, one for each of at most 4096 lanes.
 func New[T any](start []change.Place) *Schedule[T] {
-	s := &Schedule[T]{lanes: make([]lane[T], len(start)), last: map[uint64]touch{}, sweep: minSweep}
+	if len(start) > laneMask+1 {
+		panic("causality: too many lanes") // the applier allows fewer
+	}
+	s := &Schedule[T]{lanes: make([]lane[T], len(start))}
 	for i, p := range start {
 		s.lanes[i].start = p
 	}
 	return s
 }
-
-const minSweep = 1 << 14
 
 // SetFaults is for tests.
 func (s *Schedule[T]) SetFaults(f Faults) { s.faults = f }
@@ -110,19 +124,21 @@ func (s *Schedule[T]) Add(p change.Place, f Footprint, rows int, cost int64, wor
 	if p.Compare(l.start) <= 0 && !s.faults.NoSkip {
 		return at, false
 	}
-	item := Item[T]{Place: p, Work: work, seq: s.seq, rows: rows, cost: cost}
+	item := Item[T]{Place: p, Work: work, seq: s.seq, rows: int32(rows), cost: cost}
 	for _, k := range f.Touches {
-		if t, ok := s.last[k]; ok && t.lane != at && t.seq > s.lanes[t.lane].durable && !s.faults.NoWaits {
-			item.waits = addWait(item.waits, wait(t))
+		t := touch(s.last.swap(k, uint64(touchOf(at, s.seq)), s.pending))
+		if t != 0 && t.lane() != at && s.pending(uint64(t)) && !s.faults.NoWaits {
+			item.wait(t.lane(), t.seq())
 		}
-		s.last[k] = touch{lane: at, seq: s.seq}
 	}
 	l.queue = push(l.queue, item)
 	s.marks.add(s.seq, cost)
-	if len(s.last) >= s.sweep {
-		s.forget()
-	}
 	return at, true
+}
+
+// pending: who touches the key of the touch next has to wait, unless in its lane.
+func (s *Schedule[T]) pending(t uint64) bool {
+	return touch(t).seq() > s.lanes[touch(t).lane()].durable
 }
 
 // push appends to a queue whose front is cut off all the time. append would grow
@@ -134,26 +150,15 @@ func push[T any](q []Item[T], item Item[T]) []Item[T] {
 	return append(q, item)
 }
 
-// addWait keeps one wait per lane: the later one covers the earlier.
-func addWait(ws []wait, w wait) []wait {
-	for i := range ws {
-		if ws[i].lane == w.lane {
-			ws[i].seq = max(ws[i].seq, w.seq)
-			return ws
+// wait keeps one wait per lane: the later one covers the earlier.
+func (i *Item[T]) wait(lane int, seq int64) {
+	for w := i.waits; w != nil; w = w.next {
+		if int(w.lane) == lane {
+			w.seq = max(w.seq, seq)
+			return
 		}
 	}
-	return append(ws, w)
-}
-
-// forget drops the keys whose newest change is durable: nobody has to wait for
-// them. The map is bounded by the keys of what is in flight, times two.
-func (s *Schedule[T]) forget() {
-	for k, t := range s.last {
-		if t.seq <= s.lanes[t.lane].durable {
-			delete(s.last, k)
-		}
-	}
-	s.sweep = max(minSweep, 2*len(s.last))
+	i.waits = &wait{lane: int32(lane), seq: seq, next: i.waits}
 }
 
 // Pass gives something that belongs to no lane (the end of a transaction) its
@@ -189,11 +194,11 @@ func (s *Schedule[T]) Take(laneIndex int, limit Limits) (batch []Item[T], blocke
 			}
 			break
 		}
-		if n > 0 && (rows+item.rows > limit.Rows || cost+item.cost > limit.Cost) {
+		if n > 0 && (rows+item.Rows() > limit.Rows || cost+item.cost > limit.Cost) {
 			break
 		}
 		cost += item.cost
-		rows += item.rows
+		rows += item.Rows()
 		n++
 	}
 	if n == 0 {
@@ -205,9 +210,9 @@ func (s *Schedule[T]) Take(laneIndex int, limit Limits) (batch []Item[T], blocke
 }
 
 func (s *Schedule[T]) blocked(item *Item[T]) int {
-	for _, w := range item.waits {
+	for w := item.waits; w != nil; w = w.next {
 		if s.lanes[w.lane].durable < w.seq {
-			return w.lane
+			return int(w.lane)
 		}
 	}
 	return -1

@@ -1,9 +1,6 @@
 package causality
 
 import (
-	"cmp"
-	"slices"
-
 	"github.com/twinspan/twinspan/change"
 )
 
@@ -26,9 +23,8 @@ type Sequence[T any] struct {
 	queue   []Item[T]      // dispatched, not taken
 	queued  int            // rows in the queue
 	groups  []group[T]     // in the lanes' hands, oldest first; at most one a lane
-	last    map[uint64]int64
-	sweep   int   // clean last when it has grown to this
-	durable int64 // every item up to this number is
+	last    latest         // the newest item of each key
+	durable int64          // every item up to this number is
 	seq     int64
 	marks   marks
 
@@ -42,7 +38,7 @@ type group[T any] struct {
 
 // NewSequence makes a schedule for lanes whose places were read from the target.
 func NewSequence[T any](start []change.Place) *Sequence[T] {
-	s := &Sequence[T]{lanes: append([]change.Place(nil), start...), top: Start, last: map[uint64]int64{}, sweep: minSweep}
+	s := &Sequence[T]{lanes: append([]change.Place(nil), start...), top: Start}
 	for _, p := range start {
 		if p.Compare(s.top) > 0 {
 			s.top = p
@@ -64,30 +60,35 @@ func (s *Sequence[T]) Add(p change.Place, f Footprint, rows int, cost int64, wor
 	if p.Compare(s.top) <= 0 && !s.faults.NoSkip {
 		return max(s.free(), 0), false
 	}
-	item := Item[T]{Place: p, Work: work, seq: s.seq, rows: rows, cost: cost}
+	item := Item[T]{Place: p, Work: work, seq: s.seq, rows: int32(rows), cost: cost}
 	for _, k := range f.Touches {
-		// Every one of them: the newest may come to be in the item's own group,
-		// and an older one in a lane's hands.
-		if after := s.last[k]; after > s.durable && after != s.seq && !s.faults.NoWaits && !slices.Contains(item.waits, wait{seq: after}) {
-			item.waits = append(item.waits, wait{seq: after})
-			if s.faults.Newest {
-				item.waits = []wait{slices.MaxFunc(item.waits, func(a, b wait) int { return cmp.Compare(a.seq, b.seq) })}
-			}
+		after := int64(s.last.swap(k, uint64(s.seq), s.pending))
+		if after > s.durable && after != s.seq && !s.faults.NoWaits {
+			item.after(after, s.faults.Newest)
 		}
-		s.last[k] = s.seq
 	}
 	s.queue = push(s.queue, item)
 	s.queued += rows
 	s.marks.add(s.seq, cost)
-	if len(s.last) >= s.sweep {
-		for k, seq := range s.last {
-			if seq <= s.durable {
-				delete(s.last, k)
-			}
-		}
-		s.sweep = max(minSweep, 2*len(s.last))
-	}
 	return max(s.free(), 0), true
+}
+
+// pending: who touches the key that this item touched has to come after it.
+func (s *Sequence[T]) pending(seq uint64) bool { return int64(seq) > s.durable }
+
+// after keeps every wait, not just the newest: that one may come to be in the
+// item's own group, and an older one in a lane's hands.
+func (i *Item[T]) after(seq int64, newestOnly bool) {
+	for w := i.waits; w != nil; w = w.next {
+		if w.seq == seq || newestOnly && w.seq > seq {
+			return
+		}
+	}
+	w := &wait{seq: seq, next: i.waits}
+	if newestOnly {
+		w.next = nil
+	}
+	i.waits = w
 }
 
 // Pass gives something that belongs to no lane its number, as Schedule's does.
@@ -147,7 +148,7 @@ func (s *Sequence[T]) Take(laneIndex int, limit Limits) (batch []Item[T], blocke
 	n, rows := 0, 0
 	for n < len(s.queue) {
 		item := &s.queue[n]
-		if n > 0 && (rows+item.rows > limit.Rows || cost+item.cost > limit.Cost) {
+		if n > 0 && (rows+item.Rows() > limit.Rows || cost+item.cost > limit.Cost) {
 			break
 		}
 		if b := s.blocked(item); b >= 0 {
@@ -157,7 +158,7 @@ func (s *Sequence[T]) Take(laneIndex int, limit Limits) (batch []Item[T], blocke
 			break
 		}
 		cost += item.cost
-		rows += item.rows
+		rows += item.Rows()
 		n++
 	}
 	g := group[T]{lane: laneIndex, items: s.queue[:n:n]}
@@ -174,7 +175,7 @@ func (s *Sequence[T]) Take(laneIndex int, limit Limits) (batch []Item[T], blocke
 // -1: none, or what it waits for goes into the same group.
 func (s *Sequence[T]) blocked(item *Item[T]) int {
 	lane, newest := -1, int64(0)
-	for _, w := range item.waits {
+	for w := item.waits; w != nil; w = w.next {
 		if w.seq <= max(s.durable, newest) {
 			continue
 		}

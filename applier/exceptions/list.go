@@ -66,6 +66,7 @@ func scan(rows *sql.Rows, more ...any) (Exception, error) {
 	if err := rows.Scan(into...); err != nil {
 		return e, err
 	}
+	e.Key = strings.TrimSpace(e.Key)
 	e.Table, e.Behind, e.CommitTime, e.NextTry, e.ResolvedAt = t.String(), behind.Int64, stamp(commit), stamp(next), stamp(resolved)
 	if p := stamp(parked); p != nil {
 		e.ParkedAt = *p

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/twinspan/twinspan/applier/causality"
 	"github.com/twinspan/twinspan/applier/conflicts"
 	"github.com/twinspan/twinspan/applier/target"
 	"github.com/twinspan/twinspan/change"
@@ -224,8 +225,11 @@ func (r *Retrier) Show(ctx context.Context, id int64) (*Detail, error) {
 		return d, nil
 	}
 	present, err := plan.Present(ctx, conn, &e.change)
+	if err == nil && e.State == Open && e.Behind == 0 {
+		present, err = inTheWay(ctx, conn, plan, e, d, present)
+	}
 	if err != nil {
-		return nil, err
+		return nil, r.Store.wrap(fmt.Sprintf("show %d", id), err)
 	}
 	d.Present = conflicts.Show(t, present)
 	if _, err := conn.ExecContext(ctx, "ROLLBACK"); err != nil {
@@ -234,14 +238,44 @@ func (r *Retrier) Show(ctx context.Context, id int64) (*Detail, error) {
 	return d, nil
 }
 
+// inTheWay finds out what keeps a change from being applied now, by a look and a try
+// in the open transaction, which is to be undone.
+func inTheWay(ctx context.Context, conn *sql.Conn, plan *target.Plan, e *stored, d *Detail, present []change.Value) ([]change.Value, error) {
+	row := e.change
+	seen, err := plan.Look(ctx, conn, &row)
+	switch {
+	case err != nil:
+		return nil, err
+	case seen.Kind != "":
+		d.Now = seen.Kind
+		return seen.Present, nil
+	}
+	_, err = plan.Apply(ctx, conn, []change.Row{row})
+	if err == nil {
+		return present, nil
+	}
+	if target.Retryable(err) || ctx.Err() != nil {
+		return nil, err
+	}
+	var conflict *target.Conflict
+	if errors.As(err, &conflict) {
+		present = conflict.Holder
+	}
+	if d.Now = target.KindOf(err, row.Op); d.Now == "" {
+		d.Trouble = err.Error()
+	}
+	return present, nil
+}
+
 // Detail is an exception with its images and the target's row.
 type Detail struct {
 	Exception
 	Chain   []int64         `json:"chain"` // the open exceptions it hangs together with, itself too
 	Before  conflicts.Image `json:"before"`
 	After   conflicts.Image `json:"after"`
-	Present conflicts.Image `json:"present"`
-	Trouble string          `json:"trouble,omitempty"` // why the target's row can't be shown
+	Present conflicts.Image `json:"present"`           // the row in the way, or the target's row of the same key
+	Now     target.Kind     `json:"now,omitempty"`     // of the conflict as it is now; empty for those that follow
+	Trouble string          `json:"trouble,omitempty"` // what else keeps it from being applied, or its row from being shown
 }
 
 // Skip drops an exception for good, or its whole chain: it stays as history, with
@@ -276,6 +310,9 @@ func (r *Retrier) Skip(ctx context.Context, id int64, whole bool, reason string)
 		}
 		if err := r.Store.rouse(ctx, conn, left); err != nil {
 			return nil, err
+		}
+		for i := range gone {
+			gone[i].State, gone[i].ResolvedBy, gone[i].Reason, gone[i].NextTry = Skipped, r.By, reason, nil
 		}
 	}
 	end := "COMMIT"
@@ -316,7 +353,9 @@ func (s *Store) chain(ctx context.Context, conn *sql.Conn, codecs map[schema.Fin
 }
 
 // members are the numbers of a chain, by the keys of what is open: two changes hang
-// together when they share a key, or both hang together with a third.
+// together when they share a key, or both hang together with a third. One that has
+// a table's own key, since the table was missing, hangs together with all of the
+// table: rows find keys of their own again once it is there.
 func (s *Store) members(ctx context.Context, q server.Querier, id int64) ([]int64, error) {
 	all, err := s.Load(ctx, q)
 	if err != nil {
@@ -353,6 +392,18 @@ func chainsOf(all []Parked) [][]int64 {
 				byKey[k] = i
 				continue
 			}
+			a, b := root(i), root(j)
+			parent[max(a, b)] = min(a, b)
+		}
+	}
+	first := map[schema.Name]int{}
+	for i := range all {
+		if slices.Contains(all[i].Keys, causality.TableKey(all[i].Table)) {
+			first[all[i].Table] = i
+		}
+	}
+	for i := range all {
+		if j, ok := first[all[i].Table]; ok {
 			a, b := root(i), root(j)
 			parent[max(a, b)] = min(a, b)
 		}

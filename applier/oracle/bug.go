@@ -36,7 +36,7 @@ type Bug struct {
 // Stats tell how hard the histories were.
 type Stats struct {
 	Waits   int // a lane had to wait for another
-	Skips   int // changes that were durable already
+	Skips   int // changes, or whole transactions, that were durable already
 	Crashes int
 	Batches int // committed
 	Groups  int // of several transactions

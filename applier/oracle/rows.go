@@ -116,16 +116,16 @@ func (m *machine) write(lane int) error {
 	for i := range batch {
 		rows[i] = batch[i].Work
 	}
-	runs := causality.Runs(rows,
-		func(s history.Step) any { return s.Table },
+	of, runs := causality.Runs(nil, rows,
+		func(s history.Step) int { return s.Table },
 		func(s history.Step) bool { return m.durable.db.Tables[s.Table].Rep == schema.Name{} },
 		func(a, b history.Step) bool { return true })
-	for _, run := range runs {
-		steps := make([]history.Step, len(run))
-		for k, i := range run {
-			steps[k] = batch[i].Work
-		}
-		if err := m.apply(db, steps); err != nil {
+	steps := make([][]history.Step, runs)
+	for i, run := range of {
+		steps[run] = append(steps[run], rows[i])
+	}
+	for _, run := range steps {
+		if err := m.apply(db, run); err != nil {
 			return fmt.Errorf("lane %d: %w", lane, err)
 		}
 	}

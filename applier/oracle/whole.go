@@ -111,7 +111,9 @@ func (m *wholeMachine) dispatch() error {
 			f.Touches = append(f.Touches, one.Touches...)
 		}
 		if len(p.steps) > 0 {
-			m.sched.Add(p.end, f, len(p.steps), 1, p)
+			if _, added := m.sched.Add(p.end, f, len(p.steps), 1, p); !added {
+				m.stats.Skips++
+			}
 		}
 	}
 	m.ends = append(m.ends, struct {
@@ -129,11 +131,15 @@ func (m *wholeMachine) run(db *history.Database, batch []causality.Item[transact
 	for _, item := range batch {
 		rows = append(rows, item.Work.steps...)
 	}
-	for _, run := range causality.Runs(rows,
-		func(s history.Step) any { return s.Table },
+	of, runs := causality.Runs(nil, rows,
+		func(s history.Step) int { return s.Table },
 		func(s history.Step) bool { return m.db.Tables[s.Table].Rep == schema.Name{} },
-		func(a, b history.Step) bool { return true }) {
-		for _, i := range run {
+		func(a, b history.Step) bool { return true })
+	for run := range runs {
+		for i := range rows {
+			if int(of[i]) != run {
+				continue
+			}
 			if err := db.Apply(rows[i].Table, rows[i].Row, true); err != nil {
 				return nil, fmt.Errorf("at %v: %w", rows[i].Place, err)
 			}

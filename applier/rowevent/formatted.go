@@ -108,8 +108,9 @@ func appendDateTime(dst, s []byte, scale int) ([]byte, error) {
 	return appendFraction(dst, micros, scale), nil
 }
 
-// appendTimestamp: the text is in UTC. All zeros is the zero timestamp.
-func appendTimestamp(dst, s []byte, scale int) ([]byte, error) {
+// appendTimestamp: the text is in UTC and before a second. All zeros is the zero
+// timestamp.
+func appendTimestamp(dst, s []byte, scale int, until int64) ([]byte, error) {
 	year, month, day, hour, minute, second, micros, ok := moment(s, scale)
 	if !ok {
 		return dst, ErrValue
@@ -121,7 +122,7 @@ func appendTimestamp(dst, s []byte, scale int) ([]byte, error) {
 		}
 		t := time.Date(int(year), time.Month(month), int(day), int(hour), int(minute), int(second), 0, time.UTC)
 		unix = t.Unix()
-		if t.Day() != int(day) || unix < 1 || unix >= 1<<32 {
+		if t.Day() != int(day) || unix < 1 || unix >= until {
 			return dst, ErrValue
 		}
 	} else if hour|minute|second|micros != 0 {

@@ -33,6 +33,10 @@ type Column struct {
 	// Ordinals are what the labels of an ENUM or the bits of a SET have on the
 	// target.
 	Ordinals map[string]uint64
+	// SRID is the one spatial reference system that a geometry may have; nil: any.
+	SRID *uint32
+	// Far: a TIMESTAMP may be after 2038, up to 2106.
+	Far bool
 }
 
 // Table writes the events of one table. It is immutable and safe for concurrent use.

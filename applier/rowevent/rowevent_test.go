@@ -137,9 +137,9 @@ func TestEvents(t *testing.T) {
 			t.Errorf("%s: format %x", flavor, f)
 		}
 	}
-	long := &schema.Column{Name: "j", Type: schema.JSON}
-	if _, err := New(server.MySQL, schema.Name{}, []Column{{Target: long}}); !errors.Is(err, ErrUnsupported) {
-		t.Errorf("JSON: %v", err)
+	vector := &schema.Column{Name: "v", Type: schema.Vector, Length: 2}
+	if _, err := New(server.MariaDB, schema.Name{}, []Column{{Target: vector}}); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("a vector of MariaDB: %v", err)
 	}
 }
 

@@ -30,6 +30,7 @@ const (
 	shapeLong  // a length of as many bytes as the type has
 	shapeEnum
 	shapeSet
+	shapeJSON
 )
 
 type column struct {
@@ -42,6 +43,8 @@ type column struct {
 	precision int
 	scale     int // of decimals and of fractions of a second
 	ordinals  map[string]uint64
+	srid      *uint32
+	until     int64 // shapeTimestamp: the first second that is too late
 }
 
 // The servers' type codes, as a table map has them.
@@ -56,6 +59,7 @@ const (
 	codeDateTime2  = 18
 	codeTime2      = 19
 	codeVector     = 242
+	codeJSON       = 245
 	codeDecimal    = 246
 	codeEnum       = 247
 	codeSet        = 248
@@ -77,7 +81,10 @@ var lengthBytes = map[schema.Type]int{
 // newColumn answers with the column, its type code, and the metadata of its type.
 func newColumn(flavor server.Flavor, c Column) (w column, code byte, meta []byte, err error) {
 	d := c.Target
-	w = column{source: c.Source, nullable: d.Nullable, precision: d.Precision, scale: d.Scale, ordinals: c.Ordinals}
+	w = column{source: c.Source, nullable: d.Nullable, precision: d.Precision, scale: d.Scale, ordinals: c.Ordinals, srid: c.SRID, until: 1 << 31}
+	if c.Far {
+		w.until = 1 << 32
+	}
 	switch d.Type {
 	case schema.TinyInt, schema.SmallInt, schema.MediumInt, schema.Int, schema.BigInt:
 		w.shape, w.size, code = shapeInteger, integers[d.Type].size, integers[d.Type].code
@@ -121,6 +128,8 @@ func newColumn(flavor server.Flavor, c Column) (w column, code byte, meta []byte
 			return w, 0, nil, ErrUnsupported
 		}
 		w.shape, w.size, code, meta = shapeLong, 4, codeVector, []byte{4}
+	case schema.JSON:
+		w.shape, w.size, code, meta = shapeJSON, 4, codeJSON, []byte{4}
 	case schema.Enum:
 		w.shape, w.size, code = shapeEnum, 1, codeString
 		if len(d.Members) > 255 {
@@ -183,20 +192,30 @@ func (w *column) append(dst []byte, v change.Value) ([]byte, error) {
 		return w.appendInteger(dst, v)
 	case shapeShort, shapeLong:
 		b := v.Bytes()
-		if v.Kind() != change.Text && v.Kind() != change.Bytes || v.Kind() == change.Text && !w.text || len(b) > w.most {
+		switch v.Kind() {
+		case change.Bytes:
+		case change.Text, change.Document: // a document as its text
+			if !w.text {
+				return dst, ErrValue
+			}
+		default:
+			return dst, ErrValue
+		}
+		if len(b) > w.most || w.srid != nil && (len(b) < 4 || binary.LittleEndian.Uint32(b) != *w.srid) {
 			return dst, ErrValue
 		}
 		return append(appendLittle(dst, uint64(len(b)), w.size), b...), nil
 	case shapeFloat:
-		if v.Kind() == change.Single {
+		if v.Kind() == change.Single && finite(float64(v.Single())) {
 			return binary.LittleEndian.AppendUint32(dst, math.Float32bits(v.Single())), nil
 		}
 	case shapeDouble:
-		switch v.Kind() {
-		case change.Real:
-			return binary.LittleEndian.AppendUint64(dst, math.Float64bits(v.Real())), nil
-		case change.Single:
-			return binary.LittleEndian.AppendUint64(dst, math.Float64bits(float64(v.Single()))), nil
+		f := v.Real()
+		if v.Kind() == change.Single {
+			f = float64(v.Single())
+		}
+		if (v.Kind() == change.Real || v.Kind() == change.Single) && finite(f) {
+			return binary.LittleEndian.AppendUint64(dst, math.Float64bits(f)), nil
 		}
 	case shapeBit:
 		b := v.Bytes()
@@ -219,6 +238,8 @@ func (w *column) append(dst []byte, v change.Value) ([]byte, error) {
 		}
 	case shapeEnum, shapeSet:
 		return w.appendMembers(dst, v)
+	case shapeJSON:
+		return appendJSON(dst, v)
 	default:
 		if v.Kind() == change.Text {
 			return w.appendFormatted(dst, v.Bytes())
@@ -226,6 +247,9 @@ func (w *column) append(dst []byte, v change.Value) ([]byte, error) {
 	}
 	return dst, ErrValue
 }
+
+// finite: no server stores anything else.
+func finite(f float64) bool { return !math.IsNaN(f) && !math.IsInf(f, 0) }
 
 // appendFormatted appends what travels as text: decimals, dates and times.
 func (w *column) appendFormatted(dst, text []byte) ([]byte, error) {
@@ -239,7 +263,7 @@ func (w *column) appendFormatted(dst, text []byte) ([]byte, error) {
 	case shapeDateTime:
 		return appendDateTime(dst, text, w.scale)
 	case shapeTimestamp:
-		return appendTimestamp(dst, text, w.scale)
+		return appendTimestamp(dst, text, w.scale, w.until)
 	}
 	return dst, ErrValue
 }

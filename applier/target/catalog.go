@@ -171,8 +171,12 @@ func (t *Table) index(name string) int {
 }
 
 func readColumns(ctx context.Context, q server.Querier, t *Table) error {
+	srid := "NULL"
+	if t.server.Flavor == server.MySQL && t.server.AtLeast(8, 0) {
+		srid = "SRS_ID"
+	}
 	rows, err := q.QueryContext(ctx, "SELECT COLUMN_NAME, DATA_TYPE, IS_NULLABLE, COLUMN_DEFAULT IS NOT NULL, EXTRA, COALESCE(GENERATION_EXPRESSION, ''),"+
-		" COALESCE(NUMERIC_SCALE, -1)"+
+		" COALESCE(NUMERIC_SCALE, -1), COLUMN_TYPE, "+srid+
 		" FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION", t.Name.Schema, t.Name.Table)
 	if err != nil {
 		return err
@@ -191,7 +195,9 @@ func readColumns(ctx context.Context, q server.Querier, t *Table) error {
 		var name, dataType, nullable, extra, expression string
 		var defaulted bool
 		var scale int
-		if err := rows.Scan(&name, &dataType, &nullable, &defaulted, &extra, &expression, &scale); err != nil {
+		var columnType string
+		var srid sql.Null[uint32]
+		if err := rows.Scan(&name, &dataType, &nullable, &defaulted, &extra, &expression, &scale, &columnType, &srid); err != nil {
 			return err
 		}
 		i := t.index(name)
@@ -208,6 +214,18 @@ func readColumns(ctx context.Context, q server.Querier, t *Table) error {
 		// MySQL says DEFAULT_GENERATED for a default that is an expression.
 		t.Generated[i] = strings.Contains(extra, "VIRTUAL GENERATED") || strings.Contains(extra, "STORED GENERATED") ||
 			strings.Contains(extra, "PERSISTENT GENERATED") || expression != ""
+		if srid.Valid {
+			c.srid = &srid.V
+		}
+		c.invisible = strings.Contains(extra, "INVISIBLE")
+		// Labels are the only text of others in a type.
+		if t.server.Flavor == server.MariaDB && t.Columns[i].Members == nil {
+			for mark, what := range map[string]string{"COMPRESSED": "is compressed", "mariadb-5.3": "has the format of MariaDB 5.3"} {
+				if strings.Contains(columnType, mark) {
+					c.stored = what
+				}
+			}
+		}
 		c.versions = expression == "ROW START" || expression == "ROW END"
 	}
 	if err := rows.Err(); err != nil {

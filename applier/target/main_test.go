@@ -322,8 +322,11 @@ func (b *bench) loggedRows(table string) []byte {
 			if typ == 30 {
 				rest = rest[binary.LittleEndian.Uint16(rest):]
 			}
-			columns := int(rest[0]) // below 251 in these tests
-			out = append(out, rest[1+(columns+7)/8:]...)
+			columns := int(rest[0])
+			if rest = rest[1:]; columns == 0xfc { // in the next two bytes
+				columns, rest = int(binary.LittleEndian.Uint16(rest)), rest[2:]
+			}
+			out = append(out, rest[(columns+7)/8:]...)
 		}
 	}
 	return out

@@ -433,6 +433,11 @@ func (w *Writer) flush(ctx context.Context, sum *Outcome) error {
 		return nil
 	}
 	w.row.End(w.events, true)
+	return w.send(ctx, sum)
+}
+
+// send has the server carry out the events.
+func (w *Writer) send(ctx context.Context, sum *Outcome) error {
 	w.sql = append(w.sql[:0], "BINLOG '"...)
 	w.sql = append(base64.StdEncoding.AppendEncode(w.sql, w.events), '\'')
 	w.reset()
@@ -467,20 +472,26 @@ func (p *Plan) rowEvents(from []int) (*rowevent.Table, string) {
 		switch {
 		case t.Generated[j], t.columns[j].versions:
 			return nil, "column " + c.Name + " is computed by the server"
-		case c.Invisible:
+		case c.Invisible, t.columns[j].invisible:
 			return nil, "column " + c.Name + " is invisible" // see Writer.shape
 		case i < 0:
 			return nil, "column " + c.Name + " is not in the source"
+		case t.columns[j].stored != "":
+			return nil, "column " + c.Name + " " + t.columns[j].stored
 		}
 		w := &p.writers[i]
 		same := charsetName(p.source.Columns[i].Charset) == charsetName(c.Charset)
 		switch {
-		case w.form == formInvalid, w.form == formDocument, w.form == formPlainJSON, w.form == formEncoded && !same,
+		case w.form == formInvalid, w.form == formEncoded && !same,
 			(w.form == formSingle || w.form == formReal) && w.decimals >= 0,
 			w.form == formHex && c.Type != schema.Geometry && c.Type != schema.Vector:
 			return nil, "column " + c.Name + " has values that only SQL converts"
 		}
-		columns = append(columns, rowevent.Column{Target: c, Source: i, Ordinals: w.ordinals})
+		columns = append(columns, rowevent.Column{
+			Target: c, Source: i, Ordinals: w.ordinals, SRID: t.columns[j].srid,
+			// The server with which TIMESTAMP reaches 2106; others would misread it.
+			Far: t.server.Flavor == server.MariaDB && t.server.AtLeast(11, 5),
+		})
 	}
 	events, err := rowevent.New(t.server.Flavor, t.Name, columns)
 	if err != nil {

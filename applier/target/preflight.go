@@ -117,6 +117,7 @@ func (p *preflight) variables() error {
 		{"default_storage_engine", is("InnoDB"), Advisory, "SET GLOBAL default_storage_engine = InnoDB", "tables created without an engine would have another one than on a usual source"},
 		{"innodb_rollback_on_timeout", is("0", "OFF"), Advisory, "", "a lock wait that times out undoes a whole batch"},
 		{"slave_exec_mode", is("STRICT"), Advisory, "SET GLOBAL slave_exec_mode = STRICT", "row events would overwrite what is in their way, so rows are written as SQL statements, which is slower"},
+		{"slave_run_triggers_for_rbr", is("NO"), Advisory, "SET GLOBAL slave_run_triggers_for_rbr = NO", "a trigger that someone makes by hand would fire for rows of row events"},
 		{"secure_timestamp", is("NO"), Mandatory, "", "DDL can't run under the time it had on the source"},
 		{"sql_require_primary_key", is("0", "OFF"), Advisory, "SET GLOBAL sql_require_primary_key = OFF", "tables without a key can't be created, unless the applier may set session variables"},
 	} {

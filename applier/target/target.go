@@ -73,6 +73,10 @@ type column struct {
 	fill     bool   // may be left out of an INSERT: default, nullable, auto_increment
 	auto     bool   // AUTO_INCREMENT
 	versions bool   // MariaDB system versioning's row_start or row_end
+	// invisible as the catalogue says it: MariaDB's row events do not.
+	invisible bool
+	srid      *uint32 // the one spatial reference system that values may have; nil: any
+	stored    string  // how MariaDB stores it unlike its type, which row events would have to know; "": as its type
 }
 
 // Outcome counts what Apply did to rows. The last three are where the target

@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/twinspan/twinspan/applier/conflicts"
 	"github.com/twinspan/twinspan/applier/exceptions"
+	"github.com/twinspan/twinspan/applier/target"
 	"github.com/twinspan/twinspan/internal/cli"
 	"github.com/twinspan/twinspan/internal/server"
 )
@@ -67,6 +69,12 @@ apply.conflicts says, or "already" where the target's row was as the change leav
 			if err != nil {
 				return err
 			}
+			if err := wholeName(table); err != nil {
+				return err
+			}
+			if kind != "" && !slices.Contains(target.Kinds, target.Kind(kind)) {
+				return cli.Usage("--kind %q: there are %v", kind, target.Kinds)
+			}
 			address, err := a.adminAddress(address)
 			if err != nil {
 				return err
@@ -118,7 +126,7 @@ func askView(ctx context.Context, address, path string, into any) error {
 	switch {
 	case err != nil:
 	case res.StatusCode == http.StatusNotFound:
-		return cli.Fail(cli.ExitUnreachable, fmt.Errorf("%s has no consumer, or it has not started", address), hint)
+		return cli.Fail(cli.ExitUnreachable, fmt.Errorf("%s has no consumer, or it has not started", address), "twinspan status shows its roles, and why one halted")
 	case res.StatusCode != http.StatusOK:
 		err = errors.New(res.Status + " " + cli.OneLine(string(b[:min(len(b), 200)])))
 	case len(b) > statusBytesMax:
@@ -147,7 +155,7 @@ func printConflicts(p *cli.Printer, r *conflicts.Report) {
 			p.Printf("\n… and %d more: -o json has them\n", len(r.Newest)-i)
 			break
 		}
-		p.Printf("\n%s %s %s of %s%s, %s", x.At.Format(time.RFC3339), p.Paint("bold", string(x.Kind)), x.Operation, x.Table, x.Key, x.Action)
+		p.Printf("\n%s %s %s of %s, %s", x.At.Format(time.RFC3339), p.Paint("bold", string(x.Kind)), x.Operation, rowName(x.Table, x.Key), x.Action)
 		if x.Exception != 0 {
 			p.Printf(" %d", x.Exception)
 		}
@@ -159,12 +167,13 @@ func printConflicts(p *cli.Printer, r *conflicts.Report) {
 			p.Printf("  %d of them, too many to look at each\n", x.Count)
 			continue
 		}
-		printImages(p, x.Before, x.After, x.Present)
+		printImages(p, x.Kind, x.Before, x.After, x.Present)
 	}
 }
 
-// printImages writes the source's images and the target's row side by side.
-func printImages(p *cli.Printer, before, after, present conflicts.Image) {
+// printImages writes the source's images and the target's row side by side. That of
+// some kinds is another row than the change means: what is in its way.
+func printImages(p *cli.Printer, k target.Kind, before, after, present conflicts.Image) {
 	var names []string
 	columns := map[string][3]string{}
 	for i, image := range []conflicts.Image{before, after, present} {
@@ -186,14 +195,22 @@ func printImages(p *cli.Printer, before, after, present conflicts.Image) {
 		}
 		return s
 	}
+	there, other := "target has", k == target.InsertExists || k == target.UniqueHolder
+	if other {
+		there = "in the way"
+	}
 	var rows [][]string
 	for _, n := range names {
 		c := columns[n]
 		mark := ""
-		if before != nil && present != nil && c[0] != c[2] {
+		switch {
+		case present == nil:
+		case other && c[1] == c[2]:
+			mark = "="
+		case !other && before != nil && c[0] != c[2]:
 			mark = "≠"
 		}
 		rows = append(rows, []string{"  " + n, absent(before, c[0]), absent(after, c[1]), absent(present, c[2]), mark})
 	}
-	p.Rows([]string{"  column", "source before", "source after", "target has", ""}, rows)
+	p.Rows([]string{"  column", "source before", "source after", there, ""}, rows)
 }

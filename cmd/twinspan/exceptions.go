@@ -92,6 +92,12 @@ their keys. With --history also those that were applied or skipped later.`,
 			if err != nil {
 				return err
 			}
+			if err := wholeName(f.Table); err != nil {
+				return err
+			}
+			if f.Limit < 0 {
+				return cli.Usage("--limit %d: 0 lists all", f.Limit)
+			}
 			at, err := a.parkedAt(c.Context())
 			if err != nil {
 				return err
@@ -131,9 +137,20 @@ func printExceptions(p *cli.Printer, all []exceptions.Exception) {
 		} else if e.ResolvedBy != "" {
 			state += " by " + e.ResolvedBy
 		}
-		rows = append(rows, []string{fmt.Sprint(e.ID), e.Operation, e.Table + e.Key, what, e.GTID, e.ParkedAt.Format(time.DateTime), state})
+		rows = append(rows, []string{fmt.Sprint(e.ID), e.Operation, rowName(e.Table, e.Key), what, e.GTID, e.ParkedAt.Format(time.DateTime), state})
 	}
 	p.Rows([]string{"id", "operation", "row", "cause", "gtid", "parked (UTC)", "state"}, rows)
+}
+
+// rowName is a table, and what names the row in it.
+func rowName(table, key string) string { return strings.TrimSpace(table + " " + key) }
+
+// wholeName refuses what is no schema.table, which nothing would be found under.
+func wholeName(table string) error {
+	if table != "" && !strings.Contains(table, ".") {
+		return cli.Usage("--table %q: write it as schema.table", table)
+	}
+	return nil
 }
 
 func exceptionID(words []string) (int64, error) {
@@ -150,7 +167,9 @@ func (a *app) exceptionsShow() *cobra.Command {
 		Short: "Show a parked change beside the row that the target has now",
 		Long: `Shows why a change is parked, its images, and the target's present row where it
 would go, column by column. ≠ marks what keeps it from being applied: under the
-policies exception and halt the target's row must be as the source had it before.`,
+policies exception and halt the target's row must be as the source had it before.
+Where another row is in the way, that is shown, and = marks what both have. To find
+that out it tries the change, and undoes it.`,
 		Example: "  twinspan exceptions show 17\n  twinspan exceptions show 17 -o json",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, words []string) error {
@@ -177,7 +196,7 @@ policies exception and halt the target's row must be as the source had it before
 }
 
 func printException(p *cli.Printer, d *exceptions.Detail) {
-	p.Printf("exception %d, %s: %s of %s%s\n", d.ID, d.State, d.Operation, d.Table, d.Key)
+	p.Printf("exception %d, %s: %s of %s\n", d.ID, d.State, d.Operation, rowName(d.Table, d.Key))
 	p.Printf("  cause   %s", d.Cause)
 	if d.Kind != "" {
 		p.Printf(", %s", d.Kind)
@@ -218,11 +237,16 @@ func printException(p *cli.Printer, d *exceptions.Detail) {
 		}
 		p.Printf("\n")
 	}
-	if d.Trouble != "" {
-		p.Printf("  target  %s\n", cli.OneLine(d.Trouble))
+	switch {
+	case d.Trouble != "":
+		p.Printf("  now     %s\n", cli.OneLine(d.Trouble))
+	case d.Now != "":
+		p.Printf("  now     %s\n", d.Now)
+	case d.State == exceptions.Open && d.Behind == 0:
+		p.Printf("  now     %s\n", p.Paint("green", "nothing is in its way: retry applies it"))
 	}
 	p.Printf("\n")
-	printImages(p, d.Before, d.After, d.Present)
+	printImages(p, d.Now, d.Before, d.After, d.Present)
 }
 
 func (a *app) exceptionsRetry() *cobra.Command {
@@ -248,6 +272,9 @@ Exit code 0 when all chains were applied, 3 when one still can't be.`,
 		RunE: func(c *cobra.Command, words []string) error {
 			p, err := a.printer()
 			if err != nil {
+				return err
+			}
+			if err := wholeName(table); err != nil {
 				return err
 			}
 			chosen := len(words)
@@ -406,7 +433,7 @@ are tried again by themselves; --chain gives all of them up.`,
 			return p.Print(r, func() error {
 				printExceptions(p, gone)
 				if agreed.yes {
-					p.Printf("\n%d changes were skipped\n", len(gone))
+					p.Printf("\n%s skipped: %s\n", p.Paint("green", fmt.Sprint(len(gone))), agreed.reason)
 				} else {
 					agreed.again(p)
 				}

@@ -29,6 +29,7 @@ type filterReport struct {
 	Digest  string `json:"digest"`
 	Stored  string `json:"stored_digest"`
 	Changed bool   `json:"changed"` // the target was filled by other rules
+	listed  bool   // the source was asked
 }
 
 func (a *app) filtersCheck() *cobra.Command {
@@ -151,6 +152,7 @@ func lookAtRules(ctx context.Context, c *config.Config) (*filterReport, error) {
 		if r.Survey, err = rules.Look(ctx, db, info); err != nil {
 			return nil, fmt.Errorf("source %s: %w", c.Source.Address, err)
 		}
+		r.listed = true
 	}
 	if c.Target.Address != "" {
 		db, err := server.Open(c.Target, doctorOptions)
@@ -191,7 +193,11 @@ func printFilters(p *cli.Printer, r *filterReport) {
 		}
 		rows = append(rows, []string{t.Table, t.Kind, what, t.Rule})
 	}
-	p.Rows([]string{"table", "kind", "replicated", "rule"}, rows)
+	if !r.listed {
+		p.Printf("the configuration names no source: its tables are not listed\n")
+	} else {
+		p.Rows([]string{"table", "kind", "replicated", "rule"}, rows)
+	}
 	for _, t := range r.Troubles {
 		p.Printf("\n%s %s: %s\n  remedy: %s\n", p.Paint("red", string(t.Code)), t.Table, t.Detail, t.Remedy)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/twinspan/twinspan/applier"
 	"github.com/twinspan/twinspan/internal/admin"
 	"github.com/twinspan/twinspan/internal/cli"
+	"github.com/twinspan/twinspan/internal/config"
 )
 
 // applierConfig is that of the file, with what was set since.
@@ -29,6 +31,22 @@ func (p *process) applierConfig() applier.Config {
 		c.Throttle = *t
 	}
 	return c
+}
+
+// readThrottle takes the configuration's throttle over where it is other than it was
+// there before: a signal for another reason must not undo what an operator set.
+func (p *process) readThrottle(t config.Throttle) {
+	if reflect.DeepEqual(t, p.throttleRead) {
+		return
+	}
+	p.throttleRead = t
+	limits := throttleOf(t)
+	p.throttleSet.Store(&limits)
+	if a := p.applier.Load(); a != nil {
+		a.SetThrottle(limits)
+	}
+	p.logger.Info().Int("rows_per_second", limits.RowsPerSecond).Dur("replica_lag", limits.ReplicaLag).
+		Int("threads_running", limits.ThreadsRunning).Msg("the configuration has another throttle")
 }
 
 // laneControl changes the process's applier, and those that come after it.
@@ -88,8 +106,8 @@ func (c laneControl) SetThrottle(t admin.Throttle) error {
 	limits := applier.Throttle{
 		RowsPerSecond: t.RowsPerSecond, ReplicaLag: time.Duration(t.ReplicaLag * float64(time.Second)), Replicas: t.Replicas, ThreadsRunning: t.ThreadsRunning,
 	}
-	a.SetThrottle(limits)
 	c.p.throttleSet.Store(&limits)
+	a.SetThrottle(limits)
 	c.p.logger.Info().Int("rows_per_second", limits.RowsPerSecond).Dur("replica_lag", limits.ReplicaLag).
 		Int("threads_running", limits.ThreadsRunning).Msg("an operator set the throttle")
 	return nil
@@ -104,6 +122,7 @@ func (a *app) lanesCommand() *cobra.Command {
 		list, a.lanesSet(), a.lanesThrottle())
 	c.Long = `Without a word it lists them, as lanes list does. All of these ask the running
 process over its admin listener; changes are taken on its own machine only.`
+	c.Flags().AddFlag(list.Flags().Lookup("admin"))
 	c.RunE = func(c *cobra.Command, words []string) error {
 		list.SetContext(c.Context())
 		return list.RunE(list, words)
@@ -278,7 +297,8 @@ func (a *app) lanesThrottle() *cobra.Command {
 		Short: "Spare the target while the process runs, or stop sparing it",
 		Long: `Sets the limits that are named and leaves the others; without a flag it shows them.
 0 takes a limit away, --off all of them. What is held back waits in the log. It holds
-until the process ends; put apply.throttle into the configuration to keep it.`,
+until the process ends, or reads another apply.throttle at SIGHUP; put it there to
+keep it.`,
 		Example: "  twinspan lanes throttle --rows-per-second 5000\n  twinspan lanes throttle --replica-lag 10s --threads-running 40\n  twinspan lanes throttle --off",
 		Args:    args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {

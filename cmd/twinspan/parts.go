@@ -37,10 +37,7 @@ func applierConfig(c *config.Config) applier.Config {
 	return applier.Config{
 		Stream: c.Stream, Target: c.Target, Lanes: a.Lanes, BatchRows: a.BatchRows,
 		BatchBytes: int64(a.BatchBytes), BatchDelay: a.BatchDelay.Std(), BatchTime: a.BatchTime.Std(),
-		Atomicity: applier.Atomicity(a.Atomicity), AnyOrder: !a.CommitOrder, Throttle: applier.Throttle{
-			RowsPerSecond: a.Throttle.RowsPerSecond, ReplicaLag: a.Throttle.ReplicaLag.Std(), Replicas: a.Throttle.Replicas,
-			ThreadsRunning: a.Throttle.ThreadsRunning,
-		},
+		Atomicity: applier.Atomicity(a.Atomicity), AnyOrder: !a.CommitOrder, Throttle: throttleOf(a.Throttle),
 		Conflicts: conflictPolicies(a), Exceptions: exceptionRules(a),
 		Owner: fmt.Sprintf("%s:%d", hostName(), os.Getpid()),
 	}
@@ -133,4 +130,8 @@ func logNodes(c *config.Config) []string {
 		}
 	}
 	return append(own, others...)
+}
+
+func throttleOf(t config.Throttle) applier.Throttle {
+	return applier.Throttle{RowsPerSecond: t.RowsPerSecond, ReplicaLag: t.ReplicaLag.Std(), Replicas: t.Replicas, ThreadsRunning: t.ThreadsRunning}
 }

@@ -52,6 +52,9 @@ type process struct {
 	// What was set while running, for the appliers to come.
 	lanesSet    atomic.Int64 // 0: as configured
 	throttleSet atomic.Pointer[applier.Throttle]
+	// throttleRead is what the configuration had when it was read last. It belongs
+	// to the goroutine that serves signals.
+	throttleRead config.Throttle
 
 	advised sync.Map // check → what was found when it was told last
 }
@@ -59,7 +62,7 @@ type process struct {
 // assemble makes the parts and takes addresses and directories; nothing works
 // before run.
 func assemble(c *config.Config, logger zerolog.Logger) (p *process, err error) {
-	p = &process{cfg: c, logger: logger, started: time.Now().UTC(), metrics: prometheus.NewRegistry()}
+	p = &process{cfg: c, logger: logger, started: time.Now().UTC(), metrics: prometheus.NewRegistry(), throttleRead: c.Applier.Throttle}
 	var undo []func() error
 	defer func() {
 		if err != nil {
@@ -197,6 +200,7 @@ func (p *process) runConsumer(ctx context.Context, ready func()) error {
 		return err
 	}
 	p.applier.Store(a)
+	a.SetThrottle(p.applierConfig().Throttle) // it may have been set since a was made
 	p.consumer.Store(c)
 	defer p.applier.Store(nil)
 	defer p.consumer.Store(nil)

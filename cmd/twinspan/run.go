@@ -32,7 +32,9 @@ role, with a code and a remedy in the log, in status, in /metrics and in /readyz
 and goes on by itself once the reason is gone, where that is safe.
 
 SIGINT and SIGTERM let what is under way finish; a second one ends at once. SIGHUP
-reads the log level from the configuration again and looks at halts at once.`,
+reads the log level and apply.throttle from the configuration again, and looks at
+halts at once. A throttle that is not other than it was in the configuration before
+leaves alone what twinspan lanes throttle has set.`,
 		Example: `  twinspan run -c twinspan.yaml
   twinspan run -c twinspan.yaml --roles node
   TWINSPAN_SOURCE_PASSWORD=… twinspan run --log-level debug`,
@@ -56,14 +58,21 @@ reads the log level from the configuration again and looks at halts at once.`,
 	return c
 }
 
-// heapBytes is what the collector aims to stay below unless GOMEMLIMIT says
-// otherwise: the roles bound what they hold, but garbage of a large transaction
-// would be let pile up to as much again.
-const heapBytes = 176 << 20
+// What the collector aims at unless GOMEMLIMIT and GOGC say otherwise. The roles
+// bound what they hold, some 60 MiB of a large transaction that is applied. Garbage
+// of twice that may pile up, for marking what is held is a tenth of what a row
+// costs; all of it stays below 256 MiB with the program itself.
+const (
+	heapBytes = 200 << 20
+	gcPercent = 200
+)
 
 func (a *app) runRoles(ctx context.Context, l *config.Loaded) error {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(heapBytes)
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
 	}
 	logger := newLogger(a.err, l.Logging)
 	if l.City != "" {
@@ -168,7 +177,8 @@ func (a *app) reload(p *process, logger zerolog.Logger) {
 	setLevel(l.Logging)
 	p.security.report(logger)
 	p.retry()
-	logger.Info().Str("level", l.Logging.Level).Msg("log level read again; everything else needs a restart")
+	p.readThrottle(l.Applier.Throttle)
+	logger.Info().Str("level", l.Logging.Level).Msg("log level and throttle read again; everything else needs a restart")
 }
 
 // notify tells systemd; without one it does nothing.

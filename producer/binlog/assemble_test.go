@@ -284,6 +284,58 @@ func TestSinkError(t *testing.T) {
 	}
 }
 
+// quiet is a sink that keeps nothing.
+type quiet struct{ rows int }
+
+func (*quiet) Begin(Header) error      { return nil }
+func (*quiet) DDL(*change.DDL) error   { return nil }
+func (q *quiet) Row(*change.Row) error { q.rows++; return nil }
+func (*quiet) End(change.Source) error { return nil }
+
+// TestTransactionsCostNoGarbage: behind the connection, a transaction costs the
+// text of its GTID, and its rows nothing.
+func TestTransactionsCostNoGarbage(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		flavor server.Flavor
+		begin  [][]byte
+		number int // where the GTID's number stands in the first event
+	}{
+		{"MySQL", server.MySQL, [][]byte{gtidEvent(0), queryEvent("BEGIN")}, headerBytes + 17},
+		{"MariaDB", server.MariaDB, [][]byte{mariaEvent(0, 0)}, headerBytes},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			sink := &quiet{}
+			a, r := newTestAssembler(c.flavor, sink)
+			take := func(e *event) error { return a.event(context.Background(), e) }
+			read := func(b []byte) {
+				if err := r.read(b, take); err != nil {
+					t.Fatal(err)
+				}
+			}
+			read(formatEvent("9.7.0", true))
+			values := make([]byte, 200)
+			events := append(c.begin, mapEvent(1), rowsOf(1, values...), mapEvent(1), rowsOf(1, values...), xidEvent())
+			scratch := make([]byte, 0, 4096)
+			n := uint64(0)
+			allocs := testing.AllocsPerRun(200, func() {
+				n++
+				binary.LittleEndian.PutUint64(events[0][c.number:], n)
+				for _, e := range events {
+					// As from the connection: one buffer for all.
+					scratch = append(scratch[:0], e...)
+					binary.LittleEndian.PutUint32(scratch[9:], uint32(len(e)+checksumBytes))
+					scratch = binary.LittleEndian.AppendUint32(scratch, crc32.ChecksumIEEE(scratch))
+					read(scratch)
+				}
+			})
+			if allocs > 3 || sink.rows != 201*400 {
+				t.Errorf("%.1f allocations a transaction, %d rows", allocs, sink.rows)
+			}
+		})
+	}
+}
+
 // TestReadRefuses: bytes that are no event.
 func TestReadRefuses(t *testing.T) {
 	wrongSum := summed(gtidEvent(1))

@@ -227,6 +227,8 @@ func (r *fieldReader) u32() uint32 {
 	return 0
 }
 
+func (r *fieldReader) u56() uint64 { return uint64(r.u32()) | uint64(r.u24())<<32 }
+
 func (r *fieldReader) u64() uint64 {
 	if v := r.take(8); v != nil {
 		return binary.LittleEndian.Uint64(v)

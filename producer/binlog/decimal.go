@@ -3,6 +3,7 @@ package binlog
 import (
 	"encoding/binary"
 	"fmt"
+	"strconv"
 )
 
 // digitBytes is how many bytes hold that many decimal digits.
@@ -13,10 +14,6 @@ func decimalSize(precision, scale int) int {
 	whole := precision - scale
 	return whole/9*4 + digitBytes[whole%9] + scale/9*4 + digitBytes[scale%9]
 }
-
-// decimalTextMax is the longest text of such a number: its digits, a leading
-// zero, the point and the sign.
-func decimalTextMax(precision int) int { return precision + 3 }
 
 // appendDecimal appends the text of a stored DECIMAL: all fractional digits, no
 // leading zeros but one before the point, no "-" before a zero. b must have
@@ -30,86 +27,79 @@ func appendDecimal(dst, b []byte, precision, scale int) ([]byte, error) {
 	if len(b) != decimalSize(precision, scale) || len(b) == 0 {
 		return dst, fmt.Errorf("%w: decimal(%d,%d) of %d bytes", ErrDamaged, precision, scale, len(b))
 	}
-	var flip uint32 // xor mask for all bytes
 	negative := b[0]&0x80 == 0
+	var flip uint32 // undoes the inverted bits of a negative number
 	if negative {
 		flip = 0xffffffff
 	}
-	first := byte(0x80) // undoes the inverted first bit, once
-	group := func(digits int) uint32 {
-		n := digitBytes[digits]
-		var v uint32
-		for _, c := range b[:n] {
-			v = v<<8 | uint32(c^first^byte(flip))
-			first = 0
-		}
-		b = b[n:]
-		return v
-	}
+	first := uint32(0x80) // undoes the inverted first bit, once
 	start := len(dst)
-	dst = append(dst, '-')
-	zero := true
-	var err error
-	put := func(v uint32, digits int) {
-		if v >= pow10[digits] {
-			err = fmt.Errorf("%w: %d in a group of %d decimal digits", ErrDamaged, v, digits)
-			return
-		}
-		zero = zero && v == 0
-		dst = appendPadded(dst, v, digits)
+	if negative {
+		dst = append(dst, '-')
 	}
+	digits := len(dst)
+	var any uint32 // bits of all groups
 	whole := precision - scale
-	if odd := whole % 9; odd > 0 {
-		put(group(odd), odd)
-	}
-	for range whole / 9 {
-		if first == 0 {
-			put(binary.BigEndian.Uint32(b)^flip, 9)
-			b = b[4:]
-			continue
+	odd := whole % 9
+	for left := whole; left > 0; {
+		n := 9
+		if odd > 0 {
+			n, odd = odd, 0
 		}
-		put(group(9), 9)
+		left -= n
+		var ok bool
+		var v uint32
+		if v, b, ok = decimalGroup(b, n, flip, first); !ok {
+			return dst[:start], fmt.Errorf("%w: %d in a group of %d decimal digits", ErrDamaged, v, n)
+		}
+		first = 0
+		if any |= v; any == 0 {
+			continue // leading zeros
+		}
+		if len(dst) > digits {
+			dst = appendPadded(dst, v, n)
+		} else {
+			dst = strconv.AppendUint(dst, uint64(v), 10)
+		}
 	}
-	dst = trimZeros(dst, start+1)
+	if len(dst) == digits {
+		dst = append(dst, '0')
+	}
 	if scale > 0 {
 		dst = append(dst, '.')
-		for range scale / 9 {
-			put(group(9), 9)
-		}
-		if odd := scale % 9; odd > 0 {
-			put(group(odd), odd)
+		for left := scale; left > 0; {
+			n := min(left, 9)
+			left -= n
+			var ok bool
+			var v uint32
+			if v, b, ok = decimalGroup(b, n, flip, first); !ok {
+				return dst[:start], fmt.Errorf("%w: %d in a group of %d decimal digits", ErrDamaged, v, n)
+			}
+			first = 0
+			any |= v
+			dst = appendPadded(dst, v, n)
 		}
 	}
-	if err != nil {
-		return dst[:start], err
-	}
-	if !negative || zero {
-		dst = append(dst[:start], dst[start+1:]...)
+	if negative && any == 0 {
+		dst = append(dst[:start], dst[digits:]...)
 	}
 	return dst, nil
 }
 
-// trimZeros drops leading zeros of dst[from:], leaving at least one digit.
-func trimZeros(dst []byte, from int) []byte {
-	to := from
-	for to < len(dst) && dst[to] == '0' {
-		to++
+// decimalGroup reads a group of n digits and tells whether it is one. flip and
+// first undo the inverted bits, of all bytes and of the first.
+func decimalGroup(b []byte, n int, flip, first uint32) (v uint32, rest []byte, ok bool) {
+	switch digitBytes[n] {
+	case 1:
+		v, rest = (uint32(b[0])^flip^first)&0xff, b[1:]
+	case 2:
+		v, rest = (uint32(b[0])<<8|uint32(b[1]))^flip&0xffff^first<<8, b[2:]
+	case 3:
+		v, rest = (uint32(b[0])<<16|uint32(b[1])<<8|uint32(b[2]))^flip&0xffffff^first<<16, b[3:]
+	default:
+		v, rest = binary.BigEndian.Uint32(b)^flip^first<<24, b[4:]
 	}
-	if to == len(dst) {
-		return append(dst[:from], '0')
-	}
-	return append(dst[:from], dst[to:]...)
+	return v, rest, v < pow10[n]
 }
 
 var pow10 = [...]uint32{1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000, 1000000000}
-
-// appendPadded appends v in exactly width digits.
-func appendPadded(dst []byte, v uint32, width int) []byte {
-	n := len(dst)
-	dst = append(dst, "0000000000"[:width]...)
-	for i := n + width - 1; i >= n; i-- {
-		dst[i] = byte('0' + v%10)
-		v /= 10
-	}
-	return dst
-}

@@ -3,6 +3,10 @@ package binlog
 import (
 	"encoding/hex"
 	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -40,6 +44,89 @@ func TestAppendDecimal(t *testing.T) {
 		}
 		if after, _ := hex.DecodeString(tc.stored); string(after) != string(b) {
 			t.Error("the event's bytes were changed")
+		}
+	}
+}
+
+// storedDecimal is the stored form of digits (precision of them, scale behind the
+// point), written from the format's description and nothing else.
+func storedDecimal(negative bool, digits string, scale int) []byte {
+	var b []byte
+	group := func(s string) {
+		n, _ := strconv.ParseUint(s, 10, 32)
+		size := []int{0, 1, 1, 2, 2, 3, 3, 4, 4, 4}[len(s)]
+		for i := size - 1; i >= 0; i-- {
+			b = append(b, byte(n>>(8*i)))
+		}
+	}
+	whole := digits[:len(digits)-scale]
+	if odd := len(whole) % 9; odd > 0 {
+		group(whole[:odd])
+		whole = whole[odd:]
+	}
+	for ; whole != ""; whole = whole[9:] {
+		group(whole[:9])
+	}
+	for rest := digits[len(digits)-scale:]; rest != ""; {
+		n := min(len(rest), 9)
+		group(rest[:n])
+		rest = rest[n:]
+	}
+	if negative {
+		for i := range b {
+			b[i] ^= 0xff
+		}
+	}
+	b[0] ^= 0x80
+	return b
+}
+
+// TestDecimalsAgainstAModel: random numbers of every precision and scale.
+func TestDecimalsAgainstAModel(t *testing.T) {
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 1))
+	for precision := 1; precision <= 65; precision++ {
+		for scale := range min(precision, 38) + 1 {
+			for range 20 {
+				d := make([]byte, precision)
+				zeros := r.IntN(precision + 1) // as many leading zeros as it may be
+				for i := range d {
+					if d[i] = '0'; i >= zeros && r.IntN(3) > 0 {
+						d[i] += byte(r.IntN(10))
+					}
+				}
+				digits, negative := string(d), r.IntN(2) == 0
+				stored := storedDecimal(negative, digits, scale)
+				want := strings.TrimLeft(digits[:precision-scale], "0")
+				if want == "" {
+					want = "0"
+				}
+				if scale > 0 {
+					want += "." + digits[precision-scale:]
+				}
+				if negative && strings.Trim(digits, "0") != "" {
+					want = "-" + want
+				}
+				if got, err := appendDecimal([]byte("x"), stored, precision, scale); err != nil || string(got) != "x"+want {
+					t.Fatalf("decimal(%d,%d) %x: %s, %v, want %s (seed %d)", precision, scale, stored, got, err, want, seed)
+				}
+			}
+		}
+	}
+}
+
+func TestAppendPadded(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 1))
+	for width := range 10 {
+		for range 1000 {
+			n := r.Uint32N(pow10[width])
+			want := fmt.Sprintf("x%0*d", width, n)
+			if width == 0 {
+				want = "x"
+			}
+			if got := string(appendPadded([]byte("x"), n, width)); got != want {
+				t.Fatalf("%d in %d digits: %s", n, width, got)
+			}
 		}
 	}
 }

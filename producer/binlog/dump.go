@@ -34,9 +34,11 @@ const (
 // if it were sound), unpacks compressed transactions whole, and keeps a GTID
 // set of its own on the hot path. The session it sets up is otherwise the same.
 type dumper struct {
-	conn    *client.Conn
-	timeout time.Duration // between packets
-	crc     bool          // events carry checksums
+	conn *client.Conn
+	crc  bool // events carry checksums
+	// packets is what follows the dump command: until then, answers are read
+	// through conn.
+	packets packetReader
 }
 
 // dumpOptions of a dumper.
@@ -89,7 +91,7 @@ func openDump(ctx context.Context, e server.Endpoint, o dumpOptions) (*dumper, e
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", e.Address, err)
 	}
-	d := &dumper{conn: conn, timeout: o.timeout}
+	d := &dumper{conn: conn}
 	stop := context.AfterFunc(ctx, d.close)
 	defer stop()
 	if err := d.start(o); err != nil {
@@ -99,6 +101,9 @@ func openDump(ctx context.Context, e server.Endpoint, o dumpOptions) (*dumper, e
 		}
 		return nil, fmt.Errorf("start the binlog dump of %s: %w", e.Address, err)
 	}
+	// Every answer was read to its end, so nothing of the dump is in conn's own
+	// buffer, and the sequence goes on behind the command.
+	d.packets = packetReader{conn: conn.Conn.Conn, timeout: o.timeout, sequence: conn.Sequence}
 	return d, nil
 }
 
@@ -207,9 +212,10 @@ func (d *dumper) askMariaDB(o dumpOptions) error {
 }
 
 // next returns one event as it is in the binlog, header and checksum included.
-// The buffer is the caller's. An error of the server is a *mysql.MyError.
+// It is the caller's until the next call. An error of the server is a
+// *mysql.MyError.
 func (d *dumper) next() ([]byte, error) {
-	p, err := d.conn.ReadPacket()
+	p, err := d.packets.next()
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +224,7 @@ func (d *dumper) next() ([]byte, error) {
 	}
 	switch p[0] {
 	case mysql.OK_HEADER:
-		return p[1:], nil
+		return p[1:len(p):len(p)], nil
 	case mysql.ERR_HEADER:
 		return nil, d.conn.HandleErrorPacket(p)
 	case mysql.EOF_HEADER:

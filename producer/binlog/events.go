@@ -27,7 +27,8 @@ const (
 )
 
 // event is one binlog event, taken out of a compressed transaction where it
-// was in one.
+// was in one. It and its bytes are valid until the next one is read: what is to
+// be kept is copied.
 type event struct {
 	typ       replication.EventType
 	flags     uint16
@@ -48,6 +49,11 @@ type eventReader struct {
 	format []byte // the format description without checksum, for new parsers
 	crc    bool   // events of this file carry a checksum
 	unpack *zstd.Decoder
+	outer  event // of the packet
+	// What takes events out of compressed transactions, one after the other.
+	inner    event
+	unpacked []byte
+	head     [headerBytes]byte
 }
 
 // newEventReader: crc says whether the server sends checksums before it has
@@ -62,8 +68,9 @@ func (r *eventReader) close() {
 	}
 }
 
-// read takes one packet and gives the events in it to visit, in order. Errors
-// of its own wrap ErrDamaged; those of visit are returned as they are.
+// read takes one packet and gives the events in it to visit, in order. It keeps
+// nothing of the packet and changes it. Errors of its own wrap ErrDamaged; those
+// of visit are returned as they are.
 func (r *eventReader) read(raw []byte, visit func(*event) error) error {
 	if len(raw) < headerBytes {
 		return fmt.Errorf("%w: %d bytes", ErrDamaged, len(raw))
@@ -93,7 +100,8 @@ func (r *eventReader) read(raw []byte, visit func(*event) error) error {
 		}
 	}
 	binary.LittleEndian.PutUint32(raw[9:], uint32(len(raw)))
-	e := newEvent(raw)
+	e := &r.outer
+	*e = newEvent(raw)
 	e.end, e.size = binary.LittleEndian.Uint32(raw[13:]), size
 	if typ == replication.TRANSACTION_PAYLOAD_EVENT {
 		return r.payload(e, visit)
@@ -101,8 +109,8 @@ func (r *eventReader) read(raw []byte, visit func(*event) error) error {
 	return visit(e)
 }
 
-func newEvent(bare []byte) *event {
-	return &event{
+func newEvent(bare []byte) event {
+	return event{
 		timestamp: binary.LittleEndian.Uint32(bare),
 		typ:       replication.EventType(bare[4]),
 		serverID:  binary.LittleEndian.Uint32(bare[5:]),
@@ -230,8 +238,8 @@ func (r *eventReader) payload(outer *event, visit func(*event) error) error {
 	}
 	size := outer.size
 	for {
-		var head [headerBytes]byte
-		if _, err := io.ReadFull(in, head[:]); err == io.EOF {
+		head := r.head[:]
+		if _, err := io.ReadFull(in, head); err == io.EOF {
 			return nil
 		} else if err != nil {
 			return fmt.Errorf("%w: compressed transaction: %w", ErrDamaged, err)
@@ -240,11 +248,12 @@ func (r *eventReader) payload(outer *event, visit func(*event) error) error {
 		if n < headerBytes || n > eventBytesMax {
 			return fmt.Errorf("%w: compressed transaction: event of %d bytes", ErrDamaged, n)
 		}
-		raw, err := readEvent(in, head[:], int(n))
+		raw, err := r.readEvent(in, head, int(n))
 		if err != nil {
 			return fmt.Errorf("%w: compressed transaction: %w", ErrDamaged, err)
 		}
-		e := newEvent(raw)
+		e := &r.inner
+		*e = newEvent(raw)
 		e.end, e.size = outer.end, size
 		size = 0
 		if err := visit(e); err != nil {
@@ -255,10 +264,13 @@ func (r *eventReader) payload(outer *event, visit func(*event) error) error {
 
 // readEvent reads an event's body behind its header. Memory grows with what
 // really arrives, not with what a damaged length promises.
-func readEvent(in io.Reader, head []byte, n int) ([]byte, error) {
+func (r *eventReader) readEvent(in io.Reader, head []byte, n int) ([]byte, error) {
 	const sure = 1 << 20
 	if n <= sure {
-		raw := make([]byte, n)
+		if cap(r.unpacked) < n {
+			r.unpacked = make([]byte, max(n, 16<<10))
+		}
+		raw := r.unpacked[:n:n]
 		copy(raw, head)
 		_, err := io.ReadFull(in, raw[len(head):])
 		return raw, err

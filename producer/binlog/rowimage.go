@@ -37,6 +37,8 @@ type rowsKind struct {
 	compressed bool
 }
 
+var errNoRows = fmt.Errorf("%w: no row event", ErrDamaged)
+
 func rowsKindOf(typ replication.EventType) (rowsKind, error) {
 	switch typ {
 	case replication.WRITE_ROWS_EVENTv1:
@@ -66,7 +68,7 @@ func rowsKindOf(typ replication.EventType) (rowsKind, error) {
 	case replication.PARTIAL_UPDATE_ROWS_EVENT:
 		return rowsKind{}, ErrPartialJSON
 	}
-	return rowsKind{}, fmt.Errorf("%w: %s is no row event", ErrDamaged, typ)
+	return rowsKind{}, errNoRows
 }
 
 // RowsHeader is the fixed part of a row event.
@@ -101,7 +103,6 @@ func ParseRowsHeader(typ replication.EventType, body []byte) (RowsHeader, error)
 type Decoder struct {
 	table   *schema.Table
 	columns []column
-	textMax int // bytes of formatted text of one row image at most, JSON aside
 }
 
 // column is what the decoder must know of one column, in one cache line or so.
@@ -141,52 +142,35 @@ func NewDecoder(t *schema.Table, e *replication.TableMapEvent) (*Decoder, error)
 			p.size = 4
 		case shapeLongLong:
 			p.size = 8
-			if c.Unsigned {
-				d.textMax += 20
-			}
 		case shapeDouble:
 			p.size = 8
 		case shapeDecimal:
 			p.size = decimalSize(w.precision, w.scale)
-			d.textMax += decimalTextMax(w.precision)
 		case shapeBit:
 			p.size = (w.length + 7) / 8
 		case shapeDate:
 			p.size = 3
-			d.textMax += dateTextMax
 		case shapeTime:
 			p.size = 3 + fractionBytes(w.scale)
-			d.textMax += timeTextMax
 		case shapeDateTime:
 			p.size = 5 + fractionBytes(w.scale)
-			d.textMax += dateTimeTextMax
 		case shapeTimestamp:
 			p.size = 4 + fractionBytes(w.scale)
-			d.textMax += dateTimeTextMax
 		case shapeOldTime:
 			p.size = 3
-			d.textMax += timeTextMax
 		case shapeOldDateTime:
 			p.size = 8
-			d.textMax += dateTimeTextMax
 		case shapeOldTimestamp:
 			p.size = 4
-			d.textMax += dateTimeTextMax
 		case shapeChar:
 			if c.Type == schema.Binary {
 				p.pad = c.Length
-				d.textMax += c.Length
 			}
 		case shapeEnum, shapeSet:
 			p.size = w.pack
 			p.members = make([][]byte, len(c.Members))
-			all := 0
 			for k, m := range c.Members {
 				p.members[k] = []byte(m)
-				all += len(m) + 1
-			}
-			if w.shape == shapeSet {
-				d.textMax += all
 			}
 		}
 	}
@@ -201,9 +185,8 @@ func (d *Decoder) Table() *schema.Table { return d.table }
 // common header, without the checksum.
 //
 // The images' values have one entry per column of the table. They share memory
-// with body (for a compressed event with its inflated copy) and with the
-// arena's chunks, none of which is ever written again by us: they stay valid
-// for as long as anybody holds them, provided the caller leaves body alone.
+// with body (for a compressed event with its inflated copy) and with the arena,
+// and are valid until yield returns.
 //
 // Errors: ErrPartialJSON and ErrPartialImage for events that must be refused,
 // ErrDamaged for bytes that do not follow the format, and whatever yield
@@ -229,8 +212,8 @@ func (d *Decoder) rows(typ replication.EventType, body []byte, a *Arena, yield f
 			return err
 		}
 	}
-	a.pin(len(images))
 	for row := 0; len(images) > 0; row++ {
+		a.reset()
 		var first, second []change.Value
 		first, images, err = d.image(images, a)
 		if err == nil && k.op == change.Update {

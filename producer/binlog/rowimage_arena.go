@@ -2,54 +2,42 @@ package binlog
 
 import "github.com/twinspan/twinspan/change"
 
-// Arena is where decoded rows live. It carves row images and formatted text
-// from chunks, so that a row costs far less than one allocation; chunks are
-// never taken back and go when nobody holds a value in them. One Arena serves
-// any number of decoders but only one goroutine. The zero Arena is ready.
+// Arena is where decoded rows live: one row change at a time, over and over in
+// the same memory. One Arena serves any number of decoders but only one
+// goroutine. The zero Arena is ready.
 type Arena struct {
-	values []change.Value // what is free of the current chunk
-	text   []byte         // what is free of the current chunk, len 0
-	pinned int            // bytes of events that values of the current chunk may hold
+	values []change.Value // of both images
+	used   int
+	text   []byte // formatted text of both images
 }
 
-const (
-	arenaValues = 2048
-	arenaText   = 32 << 10
-	// arenaPinned bounds how many event bytes an idle chunk can keep alive
-	// beyond the last event.
-	arenaPinned = 1 << 20
-)
+// arenaTextMax is what the arena keeps from one row to the next. A row with a
+// larger document has memory of its own.
+const arenaTextMax = 256 << 10
 
-// pin notes that an event of n bytes will be referred to.
-func (a *Arena) pin(n int) {
-	if a.pinned += n; a.pinned > arenaPinned {
-		a.values, a.pinned = nil, n
+// reset takes everything back.
+func (a *Arena) reset() {
+	a.used = 0
+	if a.text = a.text[:0]; cap(a.text) > arenaTextMax {
+		a.text = nil
 	}
 }
 
-// row is memory for n values, all Null.
+// row is memory for n values, with what was in it.
 func (a *Arena) row(n int) []change.Value {
-	if n > arenaValues/4 {
-		return make([]change.Value, n)
+	if len(a.values)-a.used < n {
+		// An image handed out before keeps the memory it has.
+		a.values, a.used = make([]change.Value, 2*n), 0
 	}
-	if len(a.values) < n {
-		a.values = make([]change.Value, arenaValues)
-	}
-	r := a.values[:n:n]
-	a.values = a.values[n:]
+	r := a.values[a.used : a.used+n : a.used+n]
+	a.used += n
 	return r
 }
 
-// room makes sure that n bytes of text can be appended without growing.
-func (a *Arena) room(n int) {
-	if cap(a.text) < n {
-		a.text = make([]byte, 0, max(n, arenaText))
-	}
-}
-
-// keep takes what was appended to a.text as one value's text.
+// keep takes what was appended to a.text as one value's text. Should appending
+// have moved the text, values before it keep the memory they have.
 func (a *Arena) keep(appended []byte) []byte {
-	n := len(appended)
-	a.text = appended[n:n]
-	return appended[:n:n]
+	from := len(a.text)
+	a.text = appended
+	return appended[from:len(appended):len(appended)]
 }

@@ -1,8 +1,10 @@
 package binlog
 
 import (
+	"bytes"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -220,6 +222,24 @@ var typeCases = []typeCase{
 	},
 }
 
+func init() { typeCases = append(typeCases, widest()) }
+
+// widest is a table with as many columns as InnoDB takes.
+func widest() typeCase {
+	c := typeCase{name: "1017 columns", update: "c0=7, c500=NULL, c1015=1"}
+	var full, odd, none []string
+	for i := range 1016 {
+		c.columns = append(c.columns, fmt.Sprintf("c%d %s", i, [...]string{"TINYINT", "CHAR(1) CHARACTER SET latin1", "SMALLINT UNSIGNED", "BIT(3)"}[i%4]))
+		full = append(full, strconv.Itoa(i%8))
+		odd = append(odd, [...]string{"NULL", "1"}[i%2])
+		none = append(none, "NULL")
+	}
+	for _, r := range [][]string{full, odd, none} {
+		c.rows = append(c.rows, strings.Join(r, ","))
+	}
+	return c
+}
+
 // jsonRows are documents that show every type of JSON value.
 var jsonRows = []string{
 	`'{}','[]'`,
@@ -319,6 +339,22 @@ func snapshot(t testing.TB, s *mysqltest.Server, db string, table *schema.Table)
 // decoded is every row of the events of one kind.
 type decoded struct{ before, after []change.Value }
 
+// kept is a copy of a row image with memory of its own.
+func kept(image []change.Value) []change.Value {
+	image = slices.Clone(image)
+	for i, v := range image {
+		switch v.Kind() {
+		case change.Text:
+			image[i] = change.TextOf(bytes.Clone(v.Bytes()))
+		case change.Bytes:
+			image[i] = change.BytesOf(bytes.Clone(v.Bytes()))
+		case change.Document:
+			image[i] = change.DocumentOf(bytes.Clone(v.Bytes()), bytes.Clone(v.Binary()))
+		}
+	}
+	return image
+}
+
 func decodeAll(t testing.TB, cols schema.Collations, events []rowsEvent) (table *schema.Table, out map[change.Op][]decoded) {
 	t.Helper()
 	out = map[change.Op][]decoded{}
@@ -340,7 +376,7 @@ func decodeAll(t testing.TB, cols schema.Collations, events []rowsEvent) (table 
 			t.Fatal(err)
 		}
 		if err := d.Rows(e.typ, e.body, &a, func(before, after []change.Value) error {
-			out[h.Op] = append(out[h.Op], decoded{before, after})
+			out[h.Op] = append(out[h.Op], decoded{kept(before), kept(after)})
 			return nil
 		}); err != nil {
 			t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"slices"
 	"strconv"
 
 	"github.com/twinspan/twinspan/change"
@@ -19,13 +20,13 @@ func (d *Decoder) image(b []byte, a *Arena) ([]change.Value, []byte, error) {
 	nulls := b[:size]
 	b = b[size:]
 	row := a.row(len(d.columns))
-	a.room(d.textMax)
 	for i := range d.columns {
 		c := &d.columns[i]
 		if nulls[i>>3]&(1<<(i&7)) != 0 {
 			if !c.nullable {
 				return nil, nil, fmt.Errorf("column %s: %w: NULL where it can't be", d.table.Columns[i].Name, ErrDamaged)
 			}
+			row[i] = change.Value{}
 			continue
 		}
 		n, err := c.value(&row[i], b, a)
@@ -40,7 +41,6 @@ func (d *Decoder) image(b []byte, a *Arena) ([]change.Value, []byte, error) {
 var errShort = fmt.Errorf("%w: row image cut short", ErrDamaged)
 
 // value decodes one value at the start of b into v and returns its stored size.
-// The arena has room for every formatted text but JSON's.
 func (c *column) value(v *change.Value, b []byte, a *Arena) (int, error) {
 	if len(b) < c.size {
 		return 0, errShort
@@ -193,7 +193,7 @@ func (c *column) short(v *change.Value, b []byte, a *Arena) (int, error) {
 	case n < c.pad:
 		// The binlog leaves out the trailing zeros of a BINARY.
 		t := append(a.text, content...)
-		for len(t) < c.pad {
+		for range c.pad - n {
 			t = append(t, 0)
 		}
 		*v = change.BytesOf(a.keep(t))
@@ -229,28 +229,17 @@ func (c *column) long(v *change.Value, b []byte, a *Arena) (int, error) {
 }
 
 // document turns stored JSON into a Document: its text and, where that loses
-// something, the stored form behind it. A large one gets memory of its own, so
-// that no chunk keeps it alive.
+// something, the stored form behind it.
 func document(v *change.Value, doc []byte, a *Arena) error {
-	large := len(doc) > arenaText/8
-	var t []byte
-	if large {
-		t = make([]byte, 0, len(doc)+len(doc)/2)
-	} else {
-		a.room(3*len(doc) + 64) // a guess; append grows beyond it
-		t = a.text
-	}
-	t, exact, err := AppendJSON(t, doc)
+	from := len(a.text)
+	t, exact, err := AppendJSON(slices.Grow(a.text, len(doc)+len(doc)/2), doc)
 	if err != nil {
 		return err
 	}
-	n := len(t)
+	n := len(t) - from
 	if !exact {
 		t = append(t, doc...)
 	}
-	if !large {
-		t = a.keep(t)
-	}
-	*v = change.DocumentJoined(t, n)
+	*v = change.DocumentJoined(a.keep(t), n)
 	return nil
 }

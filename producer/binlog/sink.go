@@ -26,8 +26,8 @@ type Header struct {
 type Sink interface {
 	Begin(Header) error
 	DDL(*change.DDL) error
-	// Row hands over one row. The Row itself is the stream's and valid during
-	// the call; its images and Table may be kept and must not be changed.
+	// Row hands over one row. The Row and its images are the stream's, valid
+	// during the call, and not to be changed; the Table may be kept.
 	Row(*change.Row) error
 	// End says that the transaction is whole, and where it was read.
 	End(change.Source) error

@@ -22,6 +22,10 @@ func (a *assembler) query(ctx context.Context, e *event) error {
 	if err := a.inside(e); err != nil {
 		return err
 	}
+	if isPlainBegin(e) {
+		a.tx.begun = true
+		return nil
+	}
 	ev, err := a.reader.parse(e)
 	if err != nil {
 		return err
@@ -66,6 +70,19 @@ func (a *assembler) query(ctx context.Context, e *event) error {
 		return nil
 	}
 	return a.end(ctx)
+}
+
+// isPlainBegin tells the BEGIN that all but a few transactions start with,
+// without the work of a statement. What it does not know is a statement. The
+// event: thread (4 bytes), duration (4), length of the schema's name (1), error
+// (2), length of the session (2), session, schema, a zero, text.
+func isPlainBegin(e *event) bool {
+	f := fieldReader{b: e.body}
+	f.take(8)
+	schema := int(f.u8())
+	f.take(2)
+	f.take(int(f.u16()) + schema + 1)
+	return e.typ == replication.QUERY_EVENT && !f.short && string(f.b[f.at:]) == "BEGIN"
 }
 
 // rolledBack: a transaction that changed tables of an engine without

@@ -3,15 +3,10 @@ package binlog
 import (
 	"encoding/binary"
 	"fmt"
-	"time"
 )
 
-// Longest texts, by type: "-838:59:59", "9999-12-31 23:59:59", and ".123456".
-const (
-	dateTextMax     = 10
-	timeTextMax     = 11 + 7
-	dateTimeTextMax = 19 + 7
-)
+// dateTextMax is the length of a date's text.
+const dateTextMax = len("9999-12-31")
 
 // fractionBytes is how many bytes hold that many fractional digits.
 func fractionBytes(scale int) int { return (scale + 1) / 2 }
@@ -37,10 +32,6 @@ func appendFraction(dst []byte, micros int64, scale int) []byte {
 	dst = append(dst, '.')
 	dst = appendPadded(dst, uint32(micros), 6)
 	return dst[:len(dst)-6+scale]
-}
-
-func append2(dst []byte, v int64) []byte {
-	return append(dst, byte('0'+v/10%10), byte('0'+v%10))
 }
 
 func appendDateParts(dst []byte, year, month, day int64) []byte {
@@ -106,12 +97,30 @@ func appendUnix(dst []byte, seconds uint32, micros int64, scale int) []byte {
 	if seconds == 0 {
 		return appendFraction(append(dst, "0000-00-00 00:00:00"...), 0, scale)
 	}
-	t := time.Unix(int64(seconds), 0).UTC()
-	year, month, day := t.Date()
-	hour, minute, second := t.Clock()
-	dst = appendDateParts(dst, int64(year), int64(month), int64(day))
-	dst = appendClock(append(dst, ' '), int64(hour), int64(minute), int64(second))
+	days, second := int64(seconds/86400), int64(seconds%86400)
+	year, month, day := civil(days)
+	dst = appendDateParts(dst, year, month, day)
+	dst = appendClock(append(dst, ' '), second/3600, second/60%60, second%60)
 	return appendFraction(dst, micros, scale)
+}
+
+// civil is the date of a day counted from 1970-01-01, by eras of 400 years that
+// begin on the first of March. Source: Howard Hinnant, "chrono-Compatible
+// Low-Level Date Algorithms", civil_from_days.
+func civil(days int64) (year, month, day int64) {
+	days += 719468 // since 0000-03-01
+	era := days / 146097
+	days -= era * 146097
+	year = (days - days/1460 + days/36524 - days/146096) / 365
+	days -= 365*year + year/4 - year/100
+	month = (5*days + 2) / 153 // from March
+	day = days - (153*month+2)/5 + 1
+	year += 400 * era
+	if month += 3; month > 12 {
+		month -= 12
+		year++
+	}
+	return year, month, day
 }
 
 // appendTime appends a TIME, stored big-endian in three bytes as hour, minute

@@ -3,7 +3,9 @@ package binlog
 import (
 	"encoding/hex"
 	"errors"
+	"math/rand/v2"
 	"testing"
+	"time"
 )
 
 func TestTemporal(t *testing.T) {
@@ -57,6 +59,24 @@ func TestTemporal(t *testing.T) {
 			t.Errorf("%s: %s, %v, want ErrDamaged", tc.name, got, err)
 		case tc.want != "" && (err != nil || string(got) != tc.want):
 			t.Errorf("%s: %s, %v, want %s", tc.name, got, err, tc.want)
+		}
+	}
+}
+
+// TestUnixTimes: every day a TIMESTAMP can hold, at some second of it, is the one
+// that the time package makes of it.
+func TestUnixTimes(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for day := range int64(1<<32) / 86400 {
+		for _, second := range []int64{0, 86399, r.Int64N(86400)} {
+			at := day*86400 + second
+			if at == 0 {
+				continue // the zero timestamp
+			}
+			got, want := string(appendUnix(nil, uint32(at), 0, 0)), time.Unix(at, 0).UTC().Format(time.DateTime)
+			if got != want {
+				t.Fatalf("%d: %s, want %s", at, got, want)
+			}
 		}
 	}
 }

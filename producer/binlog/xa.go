@@ -176,7 +176,8 @@ func (a *assembler) replay(ctx context.Context, h *held) error {
 	clear(a.tables.current)
 	for _, b := range h.events {
 		binary.LittleEndian.PutUint32(b[9:], uint32(len(b)))
-		e := newEvent(b)
+		held := newEvent(b)
+		e := &held
 		var err error
 		if isRows(e.typ) {
 			err = a.decode(ctx, e)

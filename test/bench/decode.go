@@ -6,6 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,123 +25,178 @@ import (
 	"github.com/twinspan/twinspan/producer/binlog"
 )
 
+// Bounds of the judged shape: rows/s beside the bare reader's, and heap
+// allocations for each row.
+const (
+	decodeRatioMin  = 1.5
+	decodeAllocsMax = 1
+)
+
 // decode compares the way from the binlog to encoded entries, all of it (dump,
 // checks, decoding, Avro, batches) into a log that throws them away, with a bare
-// go-mysql reader that only decodes. Both read the same binlog from its start.
+// go-mysql reader that only decodes. Both read the same binlog from its start,
+// in turn, for each shape of table.
 func decode(ctx context.Context, s settings) error {
-	o := mysqltest.Options{Flavor: mysqltest.MySQL97}
-	source, err := mysqltest.Run(ctx, o)
-	if err != nil {
-		return err
-	}
-	defer closing(source)
-	rows, bytes, err := decodeLoad(ctx, source, s.rows)
-	if err != nil {
-		return err
-	}
-	want, err := source.GTIDs(ctx)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("decode: %d rows, %.0f MB of binlog, MySQL 9.7\n", rows, float64(bytes)/1e6)
-	var bare, own []float64
-	for round := range s.rounds {
-		var b, t time.Duration
-		var err1, err2 error
-		if round%2 == 0 {
-			b, err1 = readBare(ctx, source, rows)
-			t, err2 = readOwn(ctx, source, want)
-		} else {
-			t, err2 = readOwn(ctx, source, want)
-			b, err1 = readBare(ctx, source, rows)
+	var behind []string
+	for _, d := range decodeShapes {
+		if !strings.HasPrefix(d.name, s.only) {
+			continue
 		}
-		if err := errors.Join(err1, err2); err != nil {
-			return err
+		r, err := decodeOne(ctx, s, d)
+		if err != nil {
+			return fmt.Errorf("%s: %w", d.name, err)
 		}
-		bare, own = append(bare, float64(rows)/b.Seconds()), append(own, float64(rows)/t.Seconds())
-		fmt.Printf("  round %d: bare go-mysql %7.0f rows/s %5.0f MB/s   twinspan %7.0f rows/s %5.0f MB/s   ratio %.2f\n", round+1,
-			bare[round], float64(bytes)/1e6/b.Seconds(), own[round], float64(bytes)/1e6/t.Seconds(), own[round]/bare[round])
+		if d.judged && r.ratio < decodeRatioMin {
+			behind = append(behind, fmt.Sprintf("%s: %.2f times the bare reader's rows/s, not %.1f", d.name, r.ratio, decodeRatioMin))
+		}
+		if d.judged && r.allocs >= decodeAllocsMax {
+			behind = append(behind, fmt.Sprintf("%s: %.2f allocations a row, not below %d", d.name, r.allocs, decodeAllocsMax))
+		}
 	}
-	fmt.Printf("RESULT bench-decode bare_rows_per_second=%.0f twinspan_rows_per_second=%.0f ratio=%.2f\n", median(bare), median(own), median(own)/median(bare))
+	if len(behind) > 0 {
+		return fmt.Errorf("%w: %s", errTarget, strings.Join(behind, "; "))
+	}
 	return nil
 }
 
-// decodeLoad writes rows of about 200 bytes and updates each once, so that an
-// update carries about 400 bytes of images.
-func decodeLoad(ctx context.Context, source *mysqltest.Server, rows int) (changes int, bytes int64, err error) {
-	db := source.DB()
-	if _, err := db.ExecContext(ctx, "CREATE DATABASE bench"); err != nil {
-		return 0, 0, err
-	}
-	if _, err := db.ExecContext(ctx, `CREATE TABLE bench.d (id INT PRIMARY KEY, a BIGINT UNSIGNED, b DECIMAL(18,4), c DATETIME(6), d DATE, e VARCHAR(64), f CHAR(60),
-		g VARBINARY(40), h ENUM('new','paid','void'), i DOUBLE, j INT NULL, k TIMESTAMP(3), l SMALLINT, m TINYINT UNSIGNED, n VARCHAR(20) NULL)`); err != nil {
-		return 0, 0, err
-	}
-	const step = 1000
-	for from := 0; from < rows/2; from += step {
-		var b strings.Builder
-		b.WriteString("INSERT INTO bench.d VALUES ")
-		for id := from; id < from+step; id++ {
-			if id > from {
-				b.WriteByte(',')
-			}
-			fmt.Fprintf(&b, "(%d,%d,%d.%04d,'2026-01-02 03:04:05.%06d','2026-02-03','customer-%032d',REPEAT('f',58),REPEAT('g',38),'paid',%d.5,NULL,'2026-01-02 03:04:05.123',%d,%d,'note-%d')",
-				id, uint64(id)<<32, id, id%10000, id%1000000, id, id, id%30000, id%200, id)
-		}
-		if _, err := db.ExecContext(ctx, b.String()); err != nil {
-			return 0, 0, err
-		}
-		if _, err := db.ExecContext(ctx, "UPDATE bench.d SET b=b+1, j=id WHERE id>=? AND id<?", from, from+step); err != nil {
-			return 0, 0, err
-		}
-		changes += 2 * step
-	}
-	var file string
-	var encrypted any
-	list, err := db.QueryContext(ctx, "SHOW BINARY LOGS")
+// decodeResult is the medians of one shape: of the rounds' ratios, and of our
+// allocations a row.
+type decodeResult struct{ ratio, allocs float64 }
+
+func decodeOne(ctx context.Context, s settings, d decodeShape) (r decodeResult, err error) {
+	o := mysqltest.Options{Flavor: s.flavor}
+	source, err := mysqltest.Run(ctx, o)
 	if err != nil {
-		return 0, 0, err
+		return r, err
 	}
-	defer func() { _ = list.Close() }() // read only
-	for list.Next() {
-		var size int64
-		if err := list.Scan(&file, &size, &encrypted); err != nil {
-			return 0, 0, err
+	defer closing(source)
+	rows, bytes, err := d.load(ctx, source, max(s.rows/d.share, 1))
+	if err != nil {
+		return r, err
+	}
+	want, err := source.GTIDs(ctx)
+	if err != nil {
+		return r, err
+	}
+	fmt.Printf("decode: %s: %d rows, %.0f bytes of binlog each, %s\n", d.name, rows, float64(bytes)/float64(rows), s.flavor)
+	bare := func() error { return readBare(ctx, source, s.flavor, rows) }
+	own := func() error {
+		stop, err := cpuProfile(s.profile, "decode-"+strings.Fields(d.name)[0])
+		if err != nil {
+			return err
 		}
-		bytes += size
+		return errors.Join(readOwn(ctx, source, want), stop())
 	}
-	return changes, bytes, list.Err()
+	var theirs, ours []reading
+	var ratios []float64
+	for round := range s.rounds {
+		var b, t reading
+		var err1, err2 error
+		if round%2 == 0 {
+			b, err1 = measure(rows, bare)
+			t, err2 = measure(rows, own)
+		} else {
+			t, err2 = measure(rows, own)
+			b, err1 = measure(rows, bare)
+		}
+		if err := errors.Join(err1, err2); err != nil {
+			return r, err
+		}
+		theirs, ours, ratios = append(theirs, b), append(ours, t), append(ratios, t.rate/b.rate)
+		fmt.Printf("  round %d: bare go-mysql %s   twinspan %s   ratio %.2f\n", round+1, b, t, t.rate/b.rate)
+	}
+	mid := func(of []reading, what func(reading) float64) float64 {
+		var v []float64
+		for _, x := range of {
+			v = append(v, what(x))
+		}
+		return median(v)
+	}
+	rate, cpu, allocs := func(x reading) float64 { return x.rate }, func(x reading) float64 { return x.cpu }, func(x reading) float64 { return x.allocs }
+	r = decodeResult{ratio: median(ratios), allocs: mid(ours, allocs)}
+	fmt.Printf("RESULT bench-decode shape=%q bare_rows_per_second=%.0f twinspan_rows_per_second=%.0f ratio=%.2f bare_cpu_us_per_row=%.2f twinspan_cpu_us_per_row=%.2f "+
+		"bare_allocs_per_row=%.2f twinspan_allocs_per_row=%.3f\n", d.name, mid(theirs, rate), mid(ours, rate), r.ratio, mid(theirs, cpu), mid(ours, cpu),
+		mid(theirs, allocs), r.allocs)
+	return r, nil
 }
 
-func readBare(ctx context.Context, source *mysqltest.Server, rows int) (time.Duration, error) {
+// reading is what one pass over the binlog took.
+type reading struct {
+	rate   float64 // rows/s
+	cpu    float64 // µs of this process for each row
+	allocs float64 // heap allocations for each row
+}
+
+func (r reading) String() string {
+	return fmt.Sprintf("%7.0f rows/s %5.2f µs CPU %6.3f allocs a row", r.rate, r.cpu, r.allocs)
+}
+
+// measure runs one side alone in this process.
+func measure(rows int, run func() error) (reading, error) {
+	runtime.GC() // what the other side left is not for this one to collect
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	cpu, began := cpuSeconds(os.Getpid()), time.Now()
+	err := run()
+	took, cpu := time.Since(began), cpuSeconds(os.Getpid())-cpu
+	runtime.ReadMemStats(&after)
+	n := float64(rows)
+	return reading{rate: n / took.Seconds(), cpu: cpu * 1e6 / n, allocs: float64(after.Mallocs-before.Mallocs) / n}, err
+}
+
+// cpuProfile starts a CPU profile of this process into a file of that name, and
+// returns how to end it; "" for no folder: none.
+func cpuProfile(folder, name string) (stop func() error, err error) {
+	if folder == "" {
+		return func() error { return nil }, nil
+	}
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.Create(filepath.Join(folder, name+".pprof"))
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		return f.Close()
+	}, nil
+}
+
+// readBare reads the rows with go-mysql's syncer, which decodes them and hands
+// them to a handler that counts.
+func readBare(ctx context.Context, source *mysqltest.Server, f mysqltest.Flavor, rows int) error {
 	host, port, err := net.SplitHostPort(source.Address)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	p, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	h := &counting{rows: rows, done: make(chan struct{})}
-	syncer := replication.NewBinlogSyncer(replication.BinlogSyncerConfig{ServerID: 4_000_000_001, Flavor: "mysql", Host: host, Port: uint16(p), User: "root",
+	flavor := string(f.Server())
+	syncer := replication.NewBinlogSyncer(replication.BinlogSyncerConfig{ServerID: 4_000_000_001, Flavor: flavor, Host: host, Port: uint16(p), User: "root",
 		SynchronousEventHandler: h, TimestampStringLocation: time.UTC, VerifyChecksum: true, DisableRetrySync: true,
 		Logger: slog.New(slog.DiscardHandler)})
 	defer syncer.Close()
-	set, err := mysql.ParseMysqlGTIDSet("")
+	set, err := mysql.ParseGTIDSet(flavor, "")
 	if err != nil {
-		return 0, err
+		return err
 	}
-	began := time.Now()
 	if _, err := syncer.StartSyncGTID(set); err != nil {
-		return 0, err
+		return err
 	}
 	select {
 	case <-h.done:
-		return time.Since(began), nil
+		return nil
 	case <-time.After(patience):
-		return 0, errors.New("the bare reader did not reach the end")
+		return errors.New("the bare reader did not reach the end")
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return ctx.Err()
 	}
 }
 
@@ -153,7 +212,7 @@ func (c *counting) HandleEvent(e *replication.BinlogEvent) error {
 		return nil
 	}
 	n := len(r.Rows)
-	if e.Header.EventType == replication.UPDATE_ROWS_EVENTv2 {
+	if t := e.Header.EventType; t == replication.UPDATE_ROWS_EVENTv2 || t == replication.UPDATE_ROWS_EVENTv1 {
 		n /= 2
 	}
 	if c.seen += n; c.seen == c.rows {
@@ -162,20 +221,18 @@ func (c *counting) HandleEvent(e *replication.BinlogEvent) error {
 	return nil
 }
 
-func readOwn(ctx context.Context, source *mysqltest.Server, upto string) (time.Duration, error) {
-	d := &discard{}
-	p, err := producer.New(producer.Config{Stream: "bench", Start: producer.StartEarliest, Binlog: binlog.Config{Server: source.Endpoint()}}, d, zerolog.Nop())
+// readOwn runs a whole producer until its log has all of the binlog.
+func readOwn(ctx context.Context, source *mysqltest.Server, upto string) error {
+	p, err := producer.New(producer.Config{Stream: "bench", Start: producer.StartEarliest, Binlog: binlog.Config{Server: source.Endpoint()}}, &discard{}, zerolog.Nop())
 	if err != nil {
-		return 0, err
+		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1) // owner: the goroutine below; one value
-	began := time.Now()
 	go func() { ended <- p.Run(ctx) }()
 	err = until(ctx, "producer", func() (bool, error) { return p.Status().GTIDSet == upto, nil })
-	took := time.Since(began)
 	cancel()
-	return took, errors.Join(err, <-ended)
+	return errors.Join(err, <-ended)
 }
 
 // discard is a log that confirms everything and keeps nothing.

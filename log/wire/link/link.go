@@ -168,13 +168,17 @@ func (l *Link) readLarge(ctx context.Context, n int) ([]byte, error) {
 		}
 		l.charge = int64(n)
 	}
-	// The buffer grows with what arrives: a lying length costs nothing.
-	l.large = make([]byte, 0, min(n, 1<<20))
+	// The buffer grows with what arrives, to eight times that: a lying length
+	// costs little, and most bodies are moved once.
+	const step = 1 << 20
+	l.large = make([]byte, 0, min(n, step))
 	for len(l.large) < n {
-		step := min(n-len(l.large), max(1<<20, len(l.large)))
 		at := len(l.large)
-		l.large = append(l.large, make([]byte, step)...)
-		if err := l.arm(step); err != nil {
+		if at == cap(l.large) {
+			l.large = append(make([]byte, 0, min(n, 8*at)), l.large...)
+		}
+		l.large = l.large[:min(cap(l.large), at+step)]
+		if err := l.arm(len(l.large) - at); err != nil {
 			return nil, err
 		}
 		if _, err := io.ReadFull(l.r, l.large[at:]); err != nil {
