@@ -105,9 +105,9 @@ chaos: build ## real processes of a cluster killed, frozen, cut off, wiped (ROUN
 	  $(if $(ENGINE),-engine $(ENGINE)) $(if $(DURATION),-duration $(DURATION)) $(if $(KEEP),-keep)
 
 .PHONY: bench-log
-bench-log: build go-version ## the replicated log beside JetStream R3, and its own figures (ONLY, ROUNDS, SPELL, PROFILE)
+bench-log: build go-version ## the replicated log beside JetStream R3, and its own figures (ONLY, ROUNDS, SPELL, WINDOWS, PROFILE)
 	@GO=$(GO) scripts/nats.sh
-	$(GO) run ./test/bench $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(SPELL),-spell $(SPELL)) $(if $(ONLY),-only $(ONLY)) $(if $(PROFILE),-profile $(PROFILE)) log
+	$(GO) run ./test/bench $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(SPELL),-spell $(SPELL)) $(if $(WINDOWS),-windows $(WINDOWS)) $(if $(ONLY),-only $(ONLY)) $(if $(PROFILE),-profile $(PROFILE)) log
 
 .PHONY: bench-lag
 bench-lag: build servers ## end-to-end latency at 1,000 transactions/s beside native replication (ROUNDS, SPELL, DELAYS, ATOMICITY)
