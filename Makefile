@@ -107,7 +107,7 @@ chaos: build ## real processes of a cluster killed, frozen, cut off, wiped (ROUN
 .PHONY: bench-log
 bench-log: build go-version ## the replicated log beside JetStream R3, and its own figures (ONLY, ROUNDS, SPELL, WINDOWS, PROFILE)
 	@GO=$(GO) scripts/nats.sh
-	$(GO) run ./test/bench $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(SPELL),-spell $(SPELL)) $(if $(WINDOWS),-windows $(WINDOWS)) $(if $(ONLY),-only $(ONLY)) $(if $(PROFILE),-profile $(PROFILE)) log
+	$(GO) run ./test/bench $(if $(ROUNDS),-rounds $(ROUNDS)) -spell $(or $(SPELL),4s) $(if $(WINDOWS),-windows $(WINDOWS)) $(if $(ONLY),-only $(ONLY)) $(if $(PROFILE),-profile $(PROFILE)) log
 
 .PHONY: bench-lag
 bench-lag: build servers ## end-to-end latency at 1,000 transactions/s beside native replication (ROUNDS, SPELL, DELAYS, ATOMICITY)

@@ -244,20 +244,27 @@ func warm(ctx context.Context, s logSettings, own *ownSide, c *contestant) error
 	}
 }
 
+// renew ends the segments, if there are any, and opens the next ones.
+func (c *contestant) renew(ctx context.Context) (err error) {
+	if c.reopen == nil {
+		return nil
+	}
+	for _, a := range c.as {
+		if err := a.close(); err != nil {
+			return err
+		}
+	}
+	c.as, err = c.reopen(ctx)
+	return err
+}
+
 // settle ends the segment, if there are any, and waits until the processes of the
 // contestant have nothing left to do. It returns what they spent on that, in
 // seconds: moving closed segments to their own, compressed files.
 func (c *contestant) settle(ctx context.Context) (cpu float64, err error) {
 	before := cpuOf(c.pids)
-	if c.reopen != nil {
-		for _, a := range c.as {
-			if err := a.close(); err != nil {
-				return 0, err
-			}
-		}
-		if c.as, err = c.reopen(ctx); err != nil {
-			return 0, err
-		}
+	if err := c.renew(ctx); err != nil {
+		return 0, err
 	}
 	const look = 500 * time.Millisecond
 	least := time.Duration(0)

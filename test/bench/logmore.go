@@ -57,14 +57,17 @@ func manyStreams(ctx context.Context, s logSettings, r *results) error {
 			if err != nil {
 				return err
 			}
-			if _, err := c.settle(ctx); err != nil {
-				return err
-			}
 			if c == one {
 				ones = append(ones, m.rate())
 			} else {
 				manys = append(manys, m.rate())
 			}
+		}
+		if err := many.renew(ctx); err != nil {
+			return err
+		}
+		if _, err := one.settle(ctx); err != nil { // both have left the journal then
+			return err
 		}
 		ratios = append(ratios, manys[round]/ones[round])
 	}

@@ -61,8 +61,8 @@ func readers(ctx context.Context, s logSettings, r *results) error {
 			return err
 		}
 	}
-	var each []float64 // of a level, nodes' CPU µs for an entry delivered
-	var kept float64   // with the most readers, of the paced rate
+	var each []float64     // of a level, nodes' CPU µs for an entry delivered
+	var kept, late float64 // with the most readers: of the paced rate, and of p50, ms more than alone
 	for i, n := range levels {
 		over := func(f func(x, alone crowdFigures) float64) float64 {
 			var v []float64
@@ -75,6 +75,9 @@ func readers(ctx context.Context, s logSettings, r *results) error {
 			return over(func(x, _ crowdFigures) float64 { return x.paced.quantile(q).Seconds() * 1000 })
 		}
 		kept = over(func(x, _ crowdFigures) float64 { return x.paced.rate() / readersRate })
+		late = over(func(x, alone crowdFigures) float64 {
+			return (x.paced.quantile(.5) - alone.paced.quantile(.5)).Seconds() * 1000
+		})
 		share := over(func(x, _ crowdFigures) float64 { return x.delivered / float64(max(n*x.paced.entries, 1)) })
 		cost := over(func(x, alone crowdFigures) float64 {
 			return (x.nodes - alone.nodes*x.paced.took.Seconds()/alone.paced.took.Seconds()) * 1e6 / max(x.delivered, 1)
@@ -96,6 +99,7 @@ func readers(ctx context.Context, s logSettings, r *results) error {
 	most := levels[len(levels)-1]
 	r.add("readers_rate_kept", "%.3f", kept)
 	r.want(kept >= 0.98, fmt.Sprintf("%d readers slow a paced writer to %.1f %% of its rate", most, 100*kept))
+	r.want(late <= 25, fmt.Sprintf("with %d readers half of the entries wait %.0f ms longer, at most 25 are wanted", most, late))
 	r.want(each[len(each)-1] <= 10, fmt.Sprintf("%.1f µs CPU for each entry delivered to %d readers, at most 10 are wanted", each[len(each)-1], most))
 	return nil
 }
@@ -179,9 +183,10 @@ func pace(ctx context.Context, a appender, perSecond int, spell time.Duration) (
 			flying <- t
 		}
 	}
+	took := time.Since(began)
 	close(flying)
 	waiter.Wait()
-	m.entries, m.took = len(m.latencies), time.Since(began)
+	m.entries, m.took = len(m.latencies), took
 	sortLatencies(&m)
 	return m, errors.Join(err, waited)
 }
