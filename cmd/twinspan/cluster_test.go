@@ -369,7 +369,7 @@ func TestTakeoverAndReturn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = w2.Close() }() // all that was appended is confirmed
+	defer func() { _ = w2.Close() }()                  // all that was appended is confirmed
 	if b := w2.Bounds(); b.LAC != 9+meta.LostEntries { // a's operators may have gone on without b, for all that b knows
 		t.Errorf("bounds after the takeover: %+v", b)
 	}
