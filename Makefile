@@ -105,9 +105,9 @@ chaos: build ## real processes of a cluster killed, frozen, cut off, wiped (ROUN
 	  $(if $(ENGINE),-engine $(ENGINE)) $(if $(DURATION),-duration $(DURATION)) $(if $(KEEP),-keep)
 
 .PHONY: bench-log
-bench-log: build go-version ## the replicated log beside JetStream R3, and its own figures (ONLY, ROUNDS, SPELL, PROFILE)
+bench-log: build go-version ## the replicated log beside JetStream R3, and its own figures (ONLY, ROUNDS, SPELL, WINDOWS, PROFILE)
 	@GO=$(GO) scripts/nats.sh
-	$(GO) run ./test/bench $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(SPELL),-spell $(SPELL)) $(if $(ONLY),-only $(ONLY)) $(if $(PROFILE),-profile $(PROFILE)) log
+	$(GO) run ./test/bench $(if $(ROUNDS),-rounds $(ROUNDS)) -spell $(or $(SPELL),4s) $(if $(WINDOWS),-windows $(WINDOWS)) $(if $(ONLY),-only $(ONLY)) $(if $(PROFILE),-profile $(PROFILE)) log
 
 .PHONY: bench-apply
 bench-apply: build servers ## a backlog applied beside native replication: rows/s, CPU and memory, exit 3 below a target (FLAVOR, WORKLOAD, ROUNDS, SCALE, PROFILE)

@@ -39,6 +39,9 @@ func (c *Consumer) anchor(ctx context.Context) error {
 	case err != nil:
 		return err
 	case place.Offset > b.LSO:
+		if err := c.vanished(ctx, place.Offset, b); err != nil {
+			return err
+		}
 		return fmt.Errorf("%w: the target stands at entry %d, and the log ends at %d", errOther, place.Offset, b.LSO)
 	}
 	// The set stands in the entry itself as a rule, else a little before it.
@@ -50,6 +53,9 @@ func (c *Consumer) anchor(ctx context.Context) error {
 			b.First = lost.To + 1 // behind a gap the log begins anew
 			continue
 		}
+		if lost != nil {
+			return c.atGap(err) // the target stands in it
+		}
 		if err != nil || done {
 			return err
 		}
@@ -58,6 +64,26 @@ func (c *Consumer) anchor(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// vanished is an error when the entry at which the target stands is one that the
+// log lost, behind the newest end of a transaction that it has.
+func (c *Consumer) vanished(ctx context.Context, at log.Offset, b log.Bounds) error {
+	if at > b.LAC {
+		return nil
+	}
+	r, err := c.log.OpenReader(ctx, c.cfg.Stream, log.ReaderOptions{From: at, To: at + 1})
+	if err == nil {
+		defer c.shut(r)
+		_, err = r.Next(ctx)
+	}
+	if errors.Is(err, log.ErrLost) {
+		return c.atGap(err)
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
 }
 
 // compare reads from an offset up to the sink's entry, and then on to the first

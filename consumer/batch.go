@@ -326,6 +326,9 @@ func (c *Consumer) apply(ctx context.Context, first change.Place, t *change.Tran
 		return err
 	}
 	c.next = next
+	if !t.Continued {
+		c.fed = change.Place{Offset: next.Offset, Index: next.Index - 1}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.state.rows += n

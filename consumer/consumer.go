@@ -77,6 +77,7 @@ type Consumer struct {
 	given    bool         // the sink was told the log's GTID set
 	entered  bool         // a data entry was read; before it, run is not known
 	rows     []change.Row // free ones, of which a transaction's are taken
+	fed      change.Place // the end of the transaction that was fed last; before the log: none
 	held     gtid.Set     // what the log holds before next.Offset
 	heldOK   bool         // held is known
 
@@ -98,7 +99,7 @@ func New(cfg Config, l log.Log, sink Sink, logger zerolog.Logger) (*Consumer, er
 	if cfg.RetryMax <= 0 {
 		cfg.RetryMax = 5 * time.Second
 	}
-	c := &Consumer{cfg: cfg, log: l, sink: sink, logger: logger.With().Str("stream", cfg.Stream).Str("group", cfg.Group).Logger()}
+	c := &Consumer{cfg: cfg, log: l, sink: sink, fed: change.Place{Offset: log.None}, logger: logger.With().Str("stream", cfg.Stream).Str("group", cfg.Group).Logger()}
 	c.registry = schema.NewRegistry(0)
 	c.codecs = change.NewCodecs(c.registry)
 	return c, nil
@@ -190,13 +191,13 @@ func (c *Consumer) session(ctx context.Context) error {
 		From: c.next.Offset, Topics: []log.Topic{log.TopicData, log.TopicSchema}, Committed: true,
 	})
 	if err != nil {
-		return err
+		return c.atGap(err)
 	}
 	defer c.shut(r)
 	for {
 		e, err := r.Next(ctx)
 		if err != nil {
-			return err
+			return c.atGap(err)
 		}
 		if err := c.entry(ctx, e, r.Bounds()); err != nil {
 			return err

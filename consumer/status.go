@@ -49,9 +49,12 @@ type Halt struct {
 	Tries  int        `json:"tries"`
 }
 
-func assess(err error) (Code, string) {
+func assess(err error, group string) (Code, string) {
 	if refused := (*route.Refusal)(nil); errors.As(err, &refused) {
 		return Code(refused.Code), refused.Remedy
+	}
+	if gap := (*gapError)(nil); errors.As(err, &gap) {
+		return CodeLost, gap.remedy(group)
 	}
 	switch {
 	case errors.Is(err, errOther):
@@ -59,9 +62,6 @@ func assess(err error) (Code, string) {
 			"from the GTID set that the target has applied (producer.start)"
 	case errors.Is(err, log.ErrTrimmed):
 		return CodeTrimmed, "the target is too far behind: seed it anew and start from there"
-	case errors.Is(err, log.ErrLost):
-		return CodeLost, "twinspan log status shows the gap and why. Where the target had applied nothing of it, twinspan cursor seek GROUP --to its last offset " +
-			"says that the loss is known, and the consumer goes on behind it; otherwise seed the target anew"
 	case errors.Is(err, log.ErrSuspect):
 		return CodeDamaged, "the log node has damaged bytes: see its log; restore them or seed the target anew"
 	case errors.Is(err, change.ErrMalformed), errors.Is(err, gtid.ErrInvalid), errors.Is(err, gtid.ErrFlavor):
@@ -175,7 +175,7 @@ func (c *Consumer) note(err error) {
 	}
 	st.err = err
 	st.tries++
-	code, remedy := assess(err)
+	code, remedy := assess(err, c.cfg.Group)
 	if code == "" {
 		st.halt = nil
 		if st.tries == 1 || st.tries%64 == 0 {

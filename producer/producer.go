@@ -133,9 +133,15 @@ func (p *Producer) position(ctx context.Context, bounds func() (log.Bounds, erro
 	case err != nil:
 		return st, from, false, fmt.Errorf("bounds of the log: %w", err)
 	default:
-		// An unfinished first transaction leaves entries and no LSO: the
-		// start that came before it is lost with it only if it has none.
 		virgin = b.LAC == log.None
+	}
+	if !virgin && b.LSO == log.None {
+		// The first entry of every stream says where it begins, and ends a
+		// transaction: it was lost, with all that followed.
+		virgin, err = true, beginAgain(p.cfg.Start)
+	}
+	if err != nil {
+		return st, from, virgin, err
 	}
 	if virgin {
 		from, err = startSet(p.cfg.Start, st)

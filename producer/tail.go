@@ -125,3 +125,14 @@ func startSet(start string, st binlog.State) (gtid.Set, error) {
 	}
 	return set, nil
 }
+
+// beginAgain is an error when start means another place now than it did when the
+// stream began, the record of which was lost: what lies between would be left out.
+// A set is a set, and StartEarliest halts by itself where the server has not all.
+func beginAgain(start string) error {
+	if start != StartCurrent {
+		return nil
+	}
+	return &Halt{Code: binlog.HaltGap, Detail: "the log lost its first entry, which said where it begins, and all that followed",
+		Remedy: "producer.start is \"current\", which now is another place: set it to the GTID set that the target has applied, or was seeded at, and start the producer again"}
+}

@@ -23,7 +23,7 @@ func openLog(c *config.Config, s security, logger zerolog.Logger) (log.Log, erro
 	}
 	cfg := client.Config{
 		Nodes: logNodes(c), City: c.City, Dial: dialer(c, s.log), Name: fmt.Sprintf("twinspan/%d", os.Getpid()), Owner: hostName(),
-		Far: client.Far(c.Log.Far), Logger: logger,
+		Far: client.Far(c.Log.Far), WindowBytes: int64(c.Log.WindowBytes), Logger: logger,
 	}
 	if p := policyOf(c.Log.Policy); p.Rule.Total > 0 || len(p.Rule.Cities) > 0 {
 		cfg.Policy = &p
@@ -40,7 +40,7 @@ func openJetStream(c *config.Config, logger zerolog.Logger) (log.Log, error) {
 	j, t := c.Log.JetStream, c.Log.TLS
 	cfg := jetstream.Config{
 		Servers: j.Servers, Credentials: j.Credentials, Name: fmt.Sprintf("twinspan/%d", os.Getpid()), Prefix: j.Prefix, Replicas: j.Replicas,
-		Cluster: j.Placement.Cluster, Tags: j.Placement.Tags, Monitors: j.Monitors,
+		Cluster: j.Placement.Cluster, Tags: j.Placement.Tags, Monitors: j.Monitors, WindowBytes: int64(c.Log.WindowBytes),
 		Retention: jetstream.Retention{BytesMax: int64(c.Log.Policy.BytesMax), AgeMax: c.Log.Policy.AgeMax.Std()}, Logger: logger,
 	}
 	if t.CA != "" {

@@ -158,39 +158,70 @@ the open one. What it holds it keeps, and serves.`,
 func (a *app) nodesForget() *cobra.Command {
 	var agreed consent
 	var force bool
+	var accept int64
 	c := &cobra.Command{
 		Use:   "forget NODE",
 		Short: "Give up a node's identity: its disk is gone for good",
 		Long: `After this a new, empty directory may come under the node's name (or the name is
 taken out of the list), and repair copies to it what the old one held. The old
-directory is never let in again. A node that answers is not forgotten, nor one that
-alone holds a segment, unless --force says that those entries are lost.`,
-		Example: "  twinspan log nodes forget b2\n  twinspan log nodes forget b2 --yes --reason \"disk broken, replaced\"",
+directory is never let in again. A node that answers is not forgotten.
+
+Nor is one that alone holds a closed segment: its entries would be lost. When the
+disk is gone for good, --force with --accept-loss and the number of entries that the
+preview says does it: those segments are LOST then, recorded as gaps with your name
+and reason. Readers get an error there until their group's cursor is moved behind it
+(cursor seek). --force is also asked for where the only others that hold a segment do
+not answer now.`,
+		Example: "  twinspan log nodes forget b2\n  twinspan log nodes forget b2 --yes --reason \"disk broken, replaced\"\n  twinspan log nodes forget b2 --force --accept-loss 1200 --yes --reason \"both disks are gone\"",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, names []string) error {
 			return a.changeNode(c, "forget", names[0], &agreed, func(p *cli.Printer, l *ops.Leaving) {
 				printLeaving(p, l)
 				p.Printf("  its directory would never be let in again\n")
-				if len(l.LastOf) > 0 {
-					p.Printf("  %s\n", p.Paint("red", "segments that it alone holds would be LOST"))
-				}
+				printLosing(p, l)
 			}, func(l *ops.Leaving) error {
 				switch {
 				case l.Reachable:
 					return cli.Fail(cli.ExitUnsafe, fmt.Errorf("node %s answers: its disk is not gone", names[0]), "log nodes drain takes it out of new segments; stop it first if its directory was replaced")
-				case len(l.LastOf) > 0 && agreed.yes && !force:
-					return cli.Fail(cli.ExitUnsafe, fmt.Errorf("node %s alone holds %s", names[0], strings.Join(l.LastOf, ", ")), "bring it back; --force gives those entries up for good")
+				case !agreed.yes:
+					return nil
+				case len(l.Losing) > 0 && (!force || accept != l.LosingEntries):
+					return cli.Fail(cli.ExitUnsafe, fmt.Errorf("node %s alone holds %s: %d entries would be lost", names[0], strings.Join(l.LastOf, ", "), l.LosingEntries),
+						fmt.Sprintf("bring it back; --force --accept-loss %d gives those entries up for good", l.LosingEntries))
+				case len(l.Silent) > 0 && !force:
+					return cli.Fail(cli.ExitUnsafe, fmt.Errorf("nobody who answers now has %s, but perhaps %s", strings.Join(l.Silent, ", "), names[0]), "bring the others back first, and let repair copy; --force trusts that they come back")
 				}
 				return nil
 			}, func(client *ops.Client, l *ops.Leaving) error {
-				forget := &meta.Forget{Node: names[0], UUID: l.Node.UUID, Force: force}
-				return client.Change(c.Context(), meta.Command{Forget: forget}, operator(), agreed.reason)
+				return client.Forget(c.Context(), l, operator(), agreed.reason)
 			})
 		},
 	}
 	agreed.flags(c)
-	c.Flags().BoolVar(&force, "force", false, "even when it alone holds segments: their entries are lost")
+	c.Flags().BoolVar(&force, "force", false, "even when it alone holds segments, or nobody else who answers does")
+	c.Flags().Int64Var(&accept, "accept-loss", 0, "with --force: this `number` of entries, which the preview says, is lost")
 	return c
+}
+
+// printLosing says what forgetting a node would lose, or leave to others.
+func printLosing(p *cli.Printer, l *ops.Leaving) {
+	for i, s := range l.Losing {
+		if i == 100 {
+			p.Printf("  and %d segments more\n", len(l.Losing)-i)
+			break
+		}
+		text := fmt.Sprintf("%s/%d, entries %d to %d, would be LOST: nobody else has them", s.Stream, s.Segment, s.First, s.Last)
+		if len(s.Groups) > 0 {
+			text += "; still needed by " + strings.Join(s.Groups, ", ")
+		}
+		p.Printf("  %s\n", p.Paint("red", text))
+	}
+	for _, id := range l.Silent {
+		p.Printf("  %s\n", p.Paint("red", id+": the others that hold it do not answer"))
+	}
+	for _, stream := range l.Uncovered {
+		p.Printf("  %s\n", p.Paint("red", stream+": its open segment could then only be ended by log segments close --force"))
+	}
 }
 
 func (a *app) nodesRejoin() *cobra.Command {

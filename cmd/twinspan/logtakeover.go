@@ -25,6 +25,11 @@ and stay so: they would otherwise go on by themselves. When they come back they
 learn of the new generation, stand aside, and export what only they had; log nodes
 rejoin takes them in again.
 
+A stream of which the lost nodes may have confirmed entries by themselves, because its
+policy lets a city be done without or its rule does not ask for a survivor, goes on
+behind a gap: no other entry will ever bear one of those offsets. A consumer that
+reaches the gap stops until its group's cursor is moved behind it (cursor seek).
+
 Without --yes it says what would be kept, and where entries that were confirmed may
 be lost. It is refused while the metadata has a leader, and while a node of the city
 answers.`,
@@ -74,6 +79,9 @@ func printTakeover(p *cli.Printer, t *node.Takeover) {
 		state := p.Paint("green", "all that was confirmed is kept")
 		if s.Doubt {
 			state = p.Paint("red", "confirmed entries behind it MAY BE LOST: only the given up nodes know")
+		}
+		for _, g := range s.Gaps {
+			state += fmt.Sprintf("; passed over: %d to %d", g.From, g.To)
 		}
 		rows = append(rows, []string{s.Stream, fmt.Sprint(s.Segments), fmt.Sprint(s.Last), state})
 	}

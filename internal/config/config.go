@@ -103,9 +103,11 @@ type Log struct {
 	// Bind is the source address of this process's connections to nodes.
 	Bind string `yaml:"bind"`
 	// Far says when entries are read from a node of another city.
-	Far    string `yaml:"far"`
-	TLS    LogTLS `yaml:"tls"`
-	Policy Policy `yaml:"policy"`
+	Far string `yaml:"far"`
+	// WindowBytes is how much a writer appends before it is confirmed.
+	WindowBytes Bytes  `yaml:"window_bytes"`
+	TLS         LogTLS `yaml:"tls"`
+	Policy      Policy `yaml:"policy"`
 	// JetStream counts only with its engine, which takes tls and the limits of
 	// policy from here, too.
 	JetStream JetStream `yaml:"jetstream"`
@@ -240,7 +242,7 @@ func Default() *Config {
 			RepairRate:       64 << 20,
 		},
 		Log: Log{
-			Engine: EngineTwinspan, Nodes: []string{"127.0.0.1:7040"}, Far: "if-needed",
+			Engine: EngineTwinspan, Nodes: []string{"127.0.0.1:7040"}, Far: "if-needed", WindowBytes: 8 << 20,
 			Policy:    Policy{Loss: "block", After: Duration(30 * time.Second), BytesMax: 10 << 30},
 			JetStream: JetStream{Prefix: "twinspan", Replicas: 3},
 		},

@@ -126,6 +126,7 @@ func (v *validator) log() {
 	if l.Bind != "" && net.ParseIP(l.Bind) == nil {
 		v.problem("log.bind", "%q is not an IP address", l.Bind)
 	}
+	bytesBetween(v, "log.window_bytes", l.WindowBytes, 1<<20, 256<<20)
 	if far := []string{"if-needed", "never", "anytime"}; !slices.Contains(far, l.Far) {
 		v.problem("log.far", "unknown choice %q; use %s", l.Far, strings.Join(far, ", "))
 	}

@@ -239,7 +239,51 @@ type Leaving struct {
 	Reachable bool      `json:"reachable"`
 	Holds     int       `json:"holds"`   // closed segments it holds
 	LastOf    []string  `json:"last_of"` // those that nobody else holds: stream/segment, at most 100
-	OpenIn    []string  `json:"open_in"` // streams whose open segment it is a member of
+	// Losing are all of these, and LosingEntries how many entries they have.
+	Losing        []LosingSegment `json:"losing"`
+	LosingEntries int64           `json:"losing_entries"`
+	// Silent are those whose other holders do not answer now: stream/segment, at most 100.
+	Silent []string `json:"silent"`
+	// Uncovered are streams whose open segment the other members do not cover
+	// without it: no writer opens it any more until it is closed by force.
+	Uncovered []string `json:"uncovered"`
+	OpenIn    []string `json:"open_in"` // streams whose open segment it is a member of
+}
+
+// LosingSegment is a closed segment that would be lost.
+type LosingSegment struct {
+	Stream  string     `json:"stream"`
+	Segment uint32     `json:"segment"`
+	First   log.Offset `json:"first"`
+	Last    log.Offset `json:"last"`
+	// Groups are those whose cursors have not passed it.
+	Groups []string `json:"groups,omitempty"`
+}
+
+// Forget gives the node up, with the segments that the preview says would be lost, and
+// no others.
+func (c *Client) Forget(ctx context.Context, l *Leaving, by, reason string) error {
+	f := &meta.Forget{Node: l.Node.Name, UUID: l.Node.UUID}
+	for _, s := range l.Losing {
+		f.Lose = append(f.Lose, meta.Losing{Stream: s.Stream, Segment: s.Segment})
+	}
+	return c.Change(ctx, meta.Command{Forget: f}, by, reason)
+}
+
+// uncovered says that the registered members of an open segment do not cover it without
+// one of them.
+func uncovered(s *meta.Segment, nodes []meta.Node, without quorum.Member) bool {
+	q, err := s.Quorum()
+	if err != nil {
+		return true
+	}
+	var have uint64
+	for i, m := range s.Members {
+		if m != without && slices.ContainsFunc(nodes, func(n meta.Node) bool { return n.Name == m.Node && n.UUID == m.UUID }) {
+			have |= 1 << i
+		}
+	}
+	return !q.Covers(have)
 }
 
 // Leaving looks through all segments.
@@ -256,15 +300,28 @@ func (c *Client) Leaving(ctx context.Context, name string) (*Leaving, error) {
 		}
 		return nil, &UnknownNode{Name: name, Known: names}
 	}
-	l := &Leaving{Node: nodes[i], LastOf: []string{}, OpenIn: []string{}}
-	_, err = c.Hello(ctx, nodes[i].Address)
-	l.Reachable = err == nil
+	l := &Leaving{Node: nodes[i], LastOf: []string{}, OpenIn: []string{}, Losing: []LosingSegment{}, Silent: []string{}, Uncovered: []string{}}
+	answers := make([]bool, len(nodes))
+	each(len(nodes), func(i int) {
+		_, err := c.Hello(ctx, nodes[i].Address)
+		answers[i] = err == nil
+	})
+	me := quorum.Member{Node: name, UUID: nodes[i].UUID, City: nodes[i].City}
+	helps := func(m quorum.Member) bool { // another node that has it, and answers
+		k := slices.IndexFunc(nodes, func(n meta.Node) bool { return n.Name == m.Node && n.UUID == m.UUID })
+		return m.Node != name && k >= 0 && answers[k]
+	}
+	l.Reachable = answers[i]
 	streams, err := c.meta.Streams(ctx)
 	if err != nil {
 		return nil, err
 	}
 	is := func(m quorum.Member) bool { return m.Node == name && m.UUID == nodes[i].UUID }
 	for _, stream := range streams {
+		st, err := c.meta.Stream(ctx, stream)
+		if err != nil {
+			return nil, err
+		}
 		for from := uint32(1); ; {
 			page, err := c.meta.Segments(ctx, stream, from, meta.SegmentsPageMax)
 			if err != nil {
@@ -277,10 +334,25 @@ func (c *Client) Leaving(ctx context.Context, name string) (*Leaving, error) {
 				switch {
 				case !s.Closed && slices.ContainsFunc(s.Members, is):
 					l.OpenIn = append(l.OpenIn, stream)
+					if uncovered(&s, nodes, me) {
+						l.Uncovered = append(l.Uncovered, stream)
+					}
 				case s.Closed && slices.ContainsFunc(s.Holders, is):
 					l.Holds++
-					if len(s.Holders) == 1 && len(l.LastOf) < 100 {
-						l.LastOf = append(l.LastOf, fmt.Sprintf("%s/%d", stream, s.Segment))
+					switch id := fmt.Sprintf("%s/%d", stream, s.Segment); {
+					case len(s.Holders) == 1:
+						if len(l.LastOf) < 100 {
+							l.LastOf = append(l.LastOf, id)
+						}
+						lose := LosingSegment{Stream: stream, Segment: s.Segment, First: s.First, Last: s.Last}
+						for _, x := range st.Cursors {
+							if x.Offset < s.Last {
+								lose.Groups = append(lose.Groups, x.Group)
+							}
+						}
+						l.Losing, l.LosingEntries = append(l.Losing, lose), l.LosingEntries+int64(s.Last-s.First)+1
+					case !slices.ContainsFunc(s.Holders, helps) && len(l.Silent) < 100:
+						l.Silent = append(l.Silent, id)
 					}
 				}
 			}

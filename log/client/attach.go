@@ -123,18 +123,6 @@ func (r *reader) trimmed(st *meta.Stream) error {
 	return &finalError{fmt.Errorf("stream %q: read from %d, the oldest entry that is kept is %d: %w", r.stream, r.next, st.First, log.ErrTrimmed)}
 }
 
-func (r *reader) nearSegment(ctx context.Context, st *meta.Stream, o log.Offset) (meta.Segment, bool, error) {
-	type found struct {
-		seg meta.Segment
-		ok  bool
-	}
-	f, err := near(ctx, &r.client.book, func(ctx context.Context, s meta.Store) (f found, err error) {
-		f.seg, f.ok, err = segmentAt(ctx, s, st, o)
-		return f, err
-	})
-	return f.seg, f.ok, err
-}
-
 // attach finds a node that has the next entry, and asks it. errNotThere: nobody
 // can have it yet. A finalError: nobody has a better answer.
 func (r *reader) attach(ctx context.Context) (*session, error) {
@@ -188,16 +176,27 @@ func (r *reader) attach(ctx context.Context) (*session, error) {
 }
 
 // look finds the segment of the next entry. A near node's view is good enough to
-// choose by; the nodes themselves know what they have. When it shows nothing it
-// may only lag: then the metadata is asked.
+// choose by; the nodes themselves know what they have. Where it shows nothing, not
+// even the stream, it may only lag, as that of a node that was just restarted
+// does: then the metadata is asked, for everything, because an older view of the
+// segments than of the stream shows holes where there are none.
 func (r *reader) look(ctx context.Context) (st meta.Stream, seg meta.Segment, ok bool, err error) {
-	st, err = r.client.book.nearStream(ctx, r.stream)
-	if err != nil || !shows(&st, r.next) {
-		if st, err = r.client.book.stream(ctx, r.stream); err != nil {
-			return st, seg, false, err
+	b := &r.client.book
+	_, err = near(ctx, b, func(ctx context.Context, s meta.Store) (_ struct{}, err error) {
+		if st, err = s.Stream(ctx, r.stream); err == nil && shows(&st, r.next) {
+			seg, ok, err = segmentAt(ctx, s, &st, r.next)
 		}
+		return struct{}{}, err
+	})
+	if err == nil && ok {
+		return st, seg, ok, nil
 	}
-	seg, ok, err = r.nearSegment(ctx, &st, r.next)
+	if st, err = b.stream(ctx, r.stream); err != nil {
+		return st, seg, false, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.client.cfg.RequestTimeout)
+	defer cancel()
+	seg, ok, err = segmentAt(ctx, r.client.meta, &st, r.next)
 	return st, seg, ok, err
 }
 

@@ -304,7 +304,8 @@ func (i *impatient) Call(ctx context.Context, address string, request []byte) ([
 
 // segmentAt is the segment that has, or will have, the entry; the first one that
 // is kept when the entry's is gone. ok is false when there is none yet from there
-// on. st is the stream as the same metadata has it.
+// on. st is the stream as s has it, or had it: log.ErrUnavailable when s shows that
+// it knows less.
 func segmentAt(ctx context.Context, s meta.Store, st *meta.Stream, o log.Offset) (seg meta.Segment, ok bool, err error) {
 	for i := len(st.Segments) - 1; i >= 0; i-- {
 		x := &st.Segments[i]
@@ -330,9 +331,8 @@ func segmentAt(ctx context.Context, s meta.Store, st *meta.Stream, o log.Offset)
 		if err != nil {
 			return meta.Segment{}, false, err
 		}
-		if len(page) == 0 {
-			high = middle
-			continue
+		if i := len(page) - 1; i < 0 || !page[i].Closed && page[i].Segment < st.Segments[0].Segment { // a newer one is known to be there
+			return meta.Segment{}, false, fmt.Errorf("stream %q: who was asked knows too little from segment %d on, and there is %d: %w", st.Name, middle, st.Segments[0].Segment, log.ErrUnavailable)
 		}
 		i := slices.IndexFunc(page, func(x meta.Segment) bool { return !x.Closed || x.Last >= o })
 		switch {

@@ -92,7 +92,7 @@ func (v *View) apply(c *Command) (Result, error) {
 		}
 	}
 	do(c.Register != nil, func() error { return v.register(c.Register.Node) })
-	do(c.Forget != nil, func() error { return v.forget(c.Forget) })
+	do(c.Forget != nil, func() error { return v.forget(c.Forget, c.Reason, c.By) })
 	do(c.Drain != nil, func() error { return v.drain(c.Drain) })
 	do(c.Create != nil, func() error {
 		if err := v.create(c.Create); err != nil {
@@ -184,7 +184,7 @@ func (v *View) register(n Node) error {
 	return nil
 }
 
-func (v *View) forget(f *Forget) error {
+func (v *View) forget(f *Forget, reason, by string) error {
 	if err := checkNames("node", f.Node, "directory", f.UUID); err != nil {
 		return fmt.Errorf("forget: %w", err)
 	}
@@ -201,9 +201,17 @@ func (v *View) forget(f *Forget) error {
 	for _, name := range v.streams.keys() {
 		st, _ := v.streams.get(name)
 		next := *st
-		changed, orphan := next.disown(v, f.Node)
-		if orphan != 0 && !f.Force {
-			return fmt.Errorf("forget: node %q is the last that holds segment %d of stream %q: %w", f.Node, orphan, name, log.ErrProtocol)
+		changed, orphans := next.disown(v, f.Node)
+		for _, n := range orphans {
+			switch {
+			case slices.Contains(f.Lose, Losing{name, n}):
+				next.bury(v, n, fmt.Sprintf("node %s was forgotten: %s", f.Node, reason), by)
+			case !f.Force:
+				return fmt.Errorf("forget: node %q is the last that holds segment %d of stream %q: %w", f.Node, n, name, log.ErrProtocol)
+			}
+		}
+		if len(orphans) > 0 {
+			next.settle(v)
 		}
 		if changed {
 			next.Version++
@@ -277,7 +285,7 @@ func (v *View) succeed(g *Generation) error {
 	}
 	for _, name := range g.Lost {
 		if n, known := v.Node(name); known {
-			if err := v.forget(&Forget{Node: name, UUID: n.UUID, Force: true}); err != nil {
+			if err := v.forget(&Forget{Node: name, UUID: n.UUID, Force: true}, "", ""); err != nil {
 				return fmt.Errorf("generation %d: %w", g.Generation, err)
 			}
 		}

@@ -338,8 +338,8 @@ func (st *stream) held(v *View, h *Held) (bool, error) {
 	return true, nil
 }
 
-// disown takes a node from all holders; orphan is a segment that has none left.
-func (st *stream) disown(v *View, node string) (changed bool, orphan uint32) {
+// disown takes a node from all holders; orphans are segments that have none left.
+func (st *stream) disown(v *View, node string) (changed bool, orphans []uint32) {
 	is := func(m quorum.Member) bool { return m.Node == node }
 	for _, c := range []*chain{&st.kept, &st.live} {
 		from := *c
@@ -349,8 +349,8 @@ func (st *stream) disown(v *View, node string) (changed bool, orphan uint32) {
 			}
 			next := *s
 			next.Holders = slices.DeleteFunc(slices.Clone(s.Holders), is)
-			if len(next.Holders) == 0 && orphan == 0 {
-				orphan = s.Segment
+			if len(next.Holders) == 0 {
+				orphans = append(orphans, s.Segment)
 			}
 			p, _ := c.find(s.Segment)
 			c.replace(p, &next)
@@ -361,7 +361,7 @@ func (st *stream) disown(v *View, node string) (changed bool, orphan uint32) {
 	if changed {
 		st.short = st.allShort()
 	}
-	return changed, orphan
+	return changed, orphans
 }
 
 func (st *stream) putCursor(v *View, p *PutCursor) (bool, error) {

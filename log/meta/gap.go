@@ -2,7 +2,6 @@ package meta
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/quorum"
@@ -35,9 +34,7 @@ func (st *stream) pass(v *View, d quorum.Descriptor, to, lso log.Offset, reason,
 	d.Stream, d.Segment, d.First, d.FirstLSO, d.Protected = st.Name, st.NextSegment, st.NextFirst, st.NextLSO, false
 	st.live.push(&Segment{Descriptor: d, Closed: true, Last: to, LSO: lso, ClosedAt: v.now, Lost: true})
 	st.NextSegment, st.NextFirst, st.NextLSO = d.Segment+1, to+1, lso
-	short := func(s string) string { return strings.ToValidUTF8(s[:min(len(s), reasonBytesMax)], "") }
-	st.Gaps = append(st.Gaps[max(0, len(st.Gaps)+1-gapsMax):len(st.Gaps):len(st.Gaps)],
-		Gap{From: d.First, To: to, Reason: short(reason), By: short(by), At: v.now})
+	st.gap(v, d.First, to, reason, by)
 }
 
 // gapsMax of a stream are remembered; the oldest are dropped.

@@ -19,11 +19,13 @@ type Replica struct {
 	Fence      log.Epoch         `json:"fence"`
 	Last       log.Offset        `json:"last"`
 	LAC        log.Offset        `json:"lac"` // the newest that it knows to be confirmed
+	LSO        log.Offset        `json:"lso"` // newest one up to Last that ends a transaction; below First: none of its own
 	// Closed: it was told the segment's end, which is the next two.
 	Closed     bool       `json:"closed"`
 	ClosedLast log.Offset `json:"closed_last"`
 	ClosedLSO  log.Offset `json:"closed_lso"`
-	// Suspect: damage may have taken entries, so it holds nothing for sure.
+	// Suspect: damage may have taken entries, or it lacks some of a closed segment, so
+	// it holds nothing for sure.
 	Suspect bool `json:"suspect"`
 }
 

@@ -91,6 +91,10 @@ func (s *Server) pump(ctx context.Context, r *raft.Raft) {
 		}
 		v, _ := s.Local()
 		p.command.Now = clock.now(v.now)
+		if f := p.command.Forget; f != nil && f.Force {
+			p.answer <- answer{err: fmt.Errorf("forget node %q by force: name the segments that may be lost: %w", f.Node, log.ErrProtocol)}
+			continue
+		}
 		if f := p.command.Forget; f != nil {
 			if err := s.dismiss(r, f); err != nil {
 				p.answer <- answer{err: err}

@@ -62,7 +62,7 @@ type Segment struct {
 	// Compacted: retention took everything but the entries of the topics that
 	// are kept for ever (the schema topic).
 	Compacted bool `json:"compacted,omitempty"`
-	// Lost: nobody has it, and it is certain that nobody will. It stands for
+	// Lost: nobody has all of it, and it is certain that nobody will. It stands for
 	// offsets whose entries may have been confirmed, and that are never used again.
 	Lost bool `json:"lost,omitempty"`
 }
@@ -87,7 +87,7 @@ type Window struct {
 	Reason     string     `json:"reason"`
 	Since      time.Time  `json:"since"`
 	RestoredAt time.Time  `json:"restored_at,omitzero"`
-	Trimmed    bool       `json:"trimmed,omitempty"` // retention took some of it before it was copied
+	Trimmed    bool       `json:"trimmed,omitempty"` // some of it went before it was copied: retention took it, or it is lost
 }
 
 // CursorLost records that retention's hard cap took entries a group still needed.
@@ -178,10 +178,20 @@ type Register struct{ Node Node }
 
 // Forget takes a node's identity away: its disk is gone. Segments that list it as
 // a member keep it, as one that never answers; as a holder it is dropped. Where it
-// is the last holder of a closed segment log.ErrProtocol, unless Force is set.
+// is the last holder of a closed segment log.ErrProtocol, unless Lose names the
+// segment: it is lost then, with a Gap that bears the command's By and Reason.
 type Forget struct {
 	Node, UUID string
-	Force      bool
+	// Force orphans segments without a word. It is refused where it is asked for,
+	// and stands in logs of before.
+	Force bool
+	Lose  []Losing `json:",omitempty"`
+}
+
+// Losing is a closed segment whose loss an operator accepts.
+type Losing struct {
+	Stream  string
+	Segment uint32
 }
 
 // Drain marks a node, or unmarks it.

@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/twinspan/twinspan/log"
+	"github.com/twinspan/twinspan/log/quorum"
 )
 
 // A forced takeover, when the majority of the voters is gone for good:
@@ -31,6 +32,7 @@ import (
 // Export is what one survivor's directory knows.
 type Export struct {
 	Node       string `json:"node"`
+	UUID       string `json:"uuid"` // of its directory of entries; empty: not known
 	Generation uint64 `json:"generation"`
 	Index      uint64 `json:"index"`       // of its newest entry
 	Term       uint64 `json:"term"`        // of its newest entry
@@ -75,6 +77,16 @@ func ReadExport(dir, node string) (out Export, err error) {
 		return Export{}, err
 	}
 	return exportOf(d, snaps, node)
+}
+
+// Export is what a node that runs knows, for a preview: its view may lag behind its
+// directory.
+func (v *View) Export(node string) (Export, error) {
+	var b bytes.Buffer
+	if err := v.Save(&b); err != nil {
+		return Export{}, fmt.Errorf("metadata of node %q: %w", node, err)
+	}
+	return Export{Node: node, Generation: v.generation, Index: v.index, State: b.Bytes(), StateIndex: v.index}, nil
 }
 
 func exportOf(d *disk, snaps raft.SnapshotStore, node string) (Export, error) {
@@ -137,13 +149,35 @@ func replay(d *disk, snaps raft.SnapshotStore) (v *View, index, term uint64, err
 	return m.state.v, index, term, nil
 }
 
+// Succession is what the metadata of the next generation is made from.
+type Succession struct {
+	Exports  []Export  // of all survivors
+	Replicas []Replica // theirs
+	Voters   []Peer    // the survivors
+	// Lost are those that are given up, as the cluster's list has them: name, city,
+	// witness. The exports may not have heard of all of them.
+	Lost   []Node
+	Reason string
+	Now    time.Time
+	// Pass is how many offsets a stream passes over of which the lost may have
+	// confirmed entries by themselves; 0: LostEntries.
+	Pass log.Offset
+}
+
 // MakeSeed makes the metadata of the next generation: from the best of the
 // survivors' exports, and the descriptors that their replicas keep. A registered
 // node that is not among voters is given up: forgotten, with what only it held.
 //
 // What the replicas prove wins over what the export says, because an export may
 // hold entries that were never committed, and miss some that were.
-func MakeSeed(exports []Export, replicas []Replica, voters []Peer, reason string, now time.Time) (Seed, error) {
+//
+// A stream of which the lost nodes may have confirmed entries that no survivor has
+// goes on behind a gap. Closed segments that no survivor has are lost, and say so.
+func MakeSeed(x Succession) (Seed, error) {
+	exports, replicas, voters, reason, now := x.Exports, x.Replicas, x.Voters, x.Reason, x.Now
+	if x.Pass == 0 {
+		x.Pass = LostEntries
+	}
 	if len(exports) == 0 || len(voters) == 0 {
 		return Seed{}, fmt.Errorf("takeover with %d exports for %d voters: %w", len(exports), len(voters), log.ErrProtocol)
 	}
@@ -175,16 +209,25 @@ func MakeSeed(exports []Export, replicas []Replica, voters []Peer, reason string
 	if err := v.merge(replicas, voters); err != nil {
 		return Seed{}, fmt.Errorf("takeover: %w", err)
 	}
-	var lost []string
-	for _, n := range v.nodes {
-		if !slices.ContainsFunc(voters, func(p Peer) bool { return p.Name == n.Name }) {
-			lost = append(lost, n.Name)
+	var names []string
+	var storing []quorum.Member // of the lost ones
+	for _, n := range append(slices.Clone(v.nodes), x.Lost...) {
+		if slices.ContainsFunc(voters, func(p Peer) bool { return p.Name == n.Name }) || slices.Contains(names, n.Name) {
+			continue
+		}
+		if names = append(names, n.Name); !n.Witness {
+			storing = append(storing, quorum.Member{Node: n.Name, UUID: n.UUID, City: n.City})
 		}
 	}
 	v.generation = seed.Generation - 1 // replicas may know of generations that the exports missed
-	if err := v.succeed(&Generation{Generation: seed.Generation, Lost: lost, Reason: reason}); err != nil {
+	if err := v.succeed(&Generation{Generation: seed.Generation, Lost: names, Reason: reason}); err != nil {
 		return Seed{}, fmt.Errorf("takeover: %w", err)
 	}
+	var left []survivor
+	for _, e := range exports {
+		left = append(left, survivor{e.Node, e.UUID})
+	}
+	v.after(state.v, &x, left, storing)
 	v.index = seed.Index
 	var b bytes.Buffer
 	if err := v.Save(&b); err != nil {

@@ -51,7 +51,7 @@ func TestForcedTakeover(t *testing.T) {
 		}
 		exports = append(exports, e)
 	}
-	seed, err := MakeSeed(exports, replicas, voters, "city a is gone", time.Now())
+	seed, err := MakeSeed(Succession{Exports: exports, Replicas: replicas, Voters: voters, Reason: "city a is gone", Now: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,15 +133,21 @@ func viewOf(t *testing.T, c *cluster, name string) *View {
 
 // exportOfWorld is an export as a survivor of that state would give it.
 func exportOfWorld(w *world, node string) Export {
-	return Export{Node: node, Generation: w.s.v.generation, Index: 100, Term: 3, TermSeen: 4, State: w.save()}
+	return Export{Node: node, UUID: "id-" + node, Generation: w.s.v.generation, Index: 100, Term: 3, TermSeen: 4, State: w.save()}
 }
 
 func seeded(t testing.TB, w *world, replicas []Replica) *world {
 	t.Helper()
-	seed, err := MakeSeed([]Export{exportOfWorld(w, "b1"), exportOfWorld(w, "b2")}, replicas, []Peer{{"b1", "b1:1"}, {"b2", "b2:1"}}, "test", w.now)
+	seed, err := MakeSeed(Succession{Exports: []Export{exportOfWorld(w, "b1"), exportOfWorld(w, "b2")}, Replicas: replicas, Voters: []Peer{{"b1", "b1:1"}, {"b2", "b2:1"}}, Reason: "test", Now: w.now})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return loaded(t, w, seed)
+}
+
+// loaded is the world that a seed makes.
+func loaded(t testing.TB, w *world, seed Seed) *world {
+	t.Helper()
 	s, err := Load(bytes.NewReader(seed.State))
 	if err != nil {
 		t.Fatal(err)
@@ -246,16 +252,16 @@ func TestMergeOfReplicas(t *testing.T) {
 	x := d[1]
 	x.Stream = "t"
 	after := seeded(t, w, []Replica{at(x, 5, 5)})
-	if st := after.stream("t"); len(st.Segments) != 1 || st.Segments[0].Closed || st.Policy.Rule.Cities["b"] != 1 {
-		t.Fatalf("unknown stream: %+v", st)
+	if st := after.stream("t"); len(st.Segments) != 2 || st.Segments[0].Last != 5 || !st.Segments[1].Lost || st.Policy.Rule.Cities["b"] != 1 {
+		t.Fatalf("unknown stream, and so unknown policy: %+v", st)
 	}
 	w, d = base(t)
 	bad := d[3]
 	bad.First, bad.FirstLSO = 12, 11
-	if _, err := MakeSeed([]Export{exportOfWorld(w, "b1")}, []Replica{at(d[3], 25, 22), {Node: "b1", UUID: "id-b1", Descriptor: bad}}, []Peer{{"b1", "b1:1"}}, "", w.now); !errors.Is(err, log.ErrSuspect) {
+	if _, err := MakeSeed(Succession{Exports: []Export{exportOfWorld(w, "b1")}, Replicas: []Replica{at(d[3], 25, 22), {Node: "b1", UUID: "id-b1", Descriptor: bad}}, Voters: []Peer{{"b1", "b1:1"}}, Now: w.now}); !errors.Is(err, log.ErrSuspect) {
 		t.Fatalf("two descriptors of one segment: %v", err)
 	}
-	if _, err := MakeSeed([]Export{exportOfWorld(w, "b1")}, nil, []Peer{{"b1", "b1:1"}, {"b2", "b2:1"}}, "", w.now); !errors.Is(err, log.ErrProtocol) {
+	if _, err := MakeSeed(Succession{Exports: []Export{exportOfWorld(w, "b1")}, Voters: []Peer{{"b1", "b1:1"}, {"b2", "b2:1"}}, Now: w.now}); !errors.Is(err, log.ErrProtocol) {
 		t.Fatalf("without the export of a survivor: %v", err)
 	}
 }
@@ -290,8 +296,10 @@ func TestMergeKeepsPromises(t *testing.T) {
 			}
 			replicas = append(replicas, r)
 		}
-		e := Export{Node: "b1", Generation: 1, Index: 1, Term: 1, State: rapid.SampledFrom(exports).Draw(t, "export")}
-		seed, err := MakeSeed([]Export{e}, replicas, []Peer{{"b1", "b1:1"}}, "test", w.now)
+		e := Export{Node: "b1", UUID: "id-b1", Generation: 1, Index: 1, Term: 1, State: rapid.SampledFrom(exports).Draw(t, "export")}
+		other := e
+		other.Node, other.UUID = "b2", "id-b2"
+		seed, err := MakeSeed(Succession{Exports: []Export{e, other}, Replicas: replicas, Voters: []Peer{{"b1", "b1:1"}, {"b2", "b2:1"}}, Reason: "test", Now: w.now})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -326,12 +326,46 @@ func TestTakeover(t *testing.T) {
 	lb := c.Client("b", alone)
 	w = open(t, lb)
 	t.Logf("RESULT takeover writer_ms=%d", time.Since(began).Milliseconds())
-	if b := w.Bounds(); b.LAC < last || b.LAC >= lost {
-		t.Fatalf("bounds %+v after the takeover: %d reached b, %d were confirmed", b, last, lost)
+	taken := done.Streams[0]
+	end := taken.Last
+	if end < last || end >= lost || !taken.Doubt || len(taken.Gaps) != 1 {
+		t.Fatalf("%+v: %d reached b, %d were confirmed", taken, last, lost)
 	}
-	end := w.Bounds().LAC
+	gap := taken.Gaps[0]
+	if gap.From != end+1 || gap.To < lost+1<<32 {
+		t.Fatalf("gap %+v behind %d: %d were confirmed", gap, end, lost)
+	}
+	// What the lost city confirmed by itself is never another entry's offset.
+	verify(t, lb, end)
+	r, err := lb.OpenReader(ctx, "s", log.ReaderOptions{From: end})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Next(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var none *log.LostError
+	if _, err := r.Next(ctx); !errors.As(err, &none) || none.From != gap.From || none.To != gap.To {
+		t.Fatalf("behind what is kept: %v, want the gap %+v", err, gap)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
 	last = fill(t, w, 100)
-	verify(t, lb, last)
+	if last != gap.To+100 {
+		t.Fatalf("100 entries up to %d behind the gap up to %d", last, gap.To)
+	}
+	if r, err = lb.OpenReader(ctx, "s", log.ReaderOptions{From: gap.To + 1}); err != nil {
+		t.Fatal(err)
+	}
+	for o := gap.To + 1; o <= last; o++ {
+		if e, err := r.Next(ctx); err != nil || e.Offset != o || string(e.Payload) != string(entry(o)) {
+			t.Fatalf("entry %d, want %d: %v", e.Offset, o, err)
+		}
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{"a1", "a2", "a3"} {
 		c.Start(name)
 	}

@@ -337,6 +337,13 @@ func (s *standing) take(on bool) error {
 	return nil
 }
 
+// held says that a takeover has asked the node, and it has stood still since.
+func (s *standing) held() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.taking
+}
+
 // renew says that the node has new metadata.
 func (s *standing) renew() {
 	s.mu.Lock()

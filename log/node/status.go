@@ -115,11 +115,14 @@ type Takeover struct {
 // TakenStream says where a stream stands after a takeover.
 type TakenStream struct {
 	Stream   string     `json:"stream"`
-	Segments int        `json:"segments"`
-	Last     log.Offset `json:"last"` // newest entry that a survivor holds
-	// Doubt: the survivors alone do not cover the newest segment's rule, so an
-	// entry that was confirmed may be lost.
+	Segments int        `json:"segments"` // the newest one's number
+	Last     log.Offset `json:"last"`     // newest entry that a survivor holds
+	// Doubt: the lost nodes may have confirmed entries behind Last by themselves.
+	// Their offsets are passed over: the newest of Gaps.
 	Doubt bool `json:"doubt,omitempty"`
+	// Gaps are what the takeover makes readers meet log.ErrLost at: offsets that are
+	// passed over, and closed segments that no survivor has.
+	Gaps []meta.Gap `json:"gaps,omitempty"`
 }
 
 // RejoinOrder has a quarantined node start afresh.

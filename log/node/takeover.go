@@ -1,15 +1,18 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/meta"
 	"github.com/twinspan/twinspan/log/quorum"
+	"github.com/twinspan/twinspan/log/segment"
 )
 
 // surveyOrder asks a survivor what it knows and holds.
@@ -24,14 +27,6 @@ type survey struct {
 	Generation uint64         `json:"generation"`
 	Export     *meta.Export   `json:"export,omitempty"`
 	Replicas   []meta.Replica `json:"replicas"`
-	LSO        []replicaLSO   `json:"lso,omitempty"` // of those that are open
-}
-
-// replicaLSO is the newest entry of a replica that ends a transaction.
-type replicaLSO struct {
-	Stream  string     `json:"stream"`
-	Segment uint32     `json:"segment"`
-	LSO     log.Offset `json:"lso"`
 }
 
 type installed struct{}
@@ -138,7 +133,6 @@ func (n *Node) Takeover(ctx context.Context, a Attestation) (Takeover, error) {
 	out := Takeover{Lost: a.Lost, Preview: a.Preview}
 	var exports []meta.Export
 	var replicas []meta.Replica
-	lso := map[string]log.Offset{} // by node, stream and segment
 	resume := func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 		defer cancel()
@@ -162,28 +156,29 @@ func (n *Node) Takeover(ctx context.Context, a Attestation) (Takeover, error) {
 			exports = append(exports, *s.Export)
 		}
 		replicas = append(replicas, s.Replicas...)
-		for _, x := range s.LSO {
-			lso[fmt.Sprint(c.Name, x.Segment, x.Stream)] = x.LSO
-		}
-	}
-	out.Streams = takenStreams(n.view(), replicas, a.Lost)
-	if a.Preview {
-		return out, nil
 	}
 	var voters []meta.Peer
 	for _, c := range survivors {
 		voters = append(voters, meta.Peer{Name: c.Name, Address: c.Address})
 	}
-	replicas = endDoubtful(n.view(), replicas, survivors, func(r *meta.Replica) log.Offset {
-		if o, ok := lso[fmt.Sprint(r.Node, r.Descriptor.Segment, r.Descriptor.Stream)]; ok {
-			return o
+	var lost []meta.Node
+	for _, c := range n.cfg.Cluster {
+		if slices.Contains(a.Lost, c.Name) {
+			lost = append(lost, meta.Node{Name: c.Name, City: c.City, Witness: c.Witness})
 		}
-		return r.Descriptor.FirstLSO
-	})
-	seed, err := meta.MakeSeed(exports, replicas, voters, a.By+": "+a.Reason, time.Now().UTC())
+	}
+	seed, err := meta.MakeSeed(meta.Succession{Exports: exports, Replicas: replicas, Voters: voters, Lost: lost, Reason: a.By + ": " + a.Reason, Now: time.Now().UTC()})
+	if err == nil {
+		out.Streams, err = takenStreams(&seed, replicas)
+	}
 	if err != nil {
-		resume()
+		if !a.Preview {
+			resume()
+		}
 		return fail(err)
+	}
+	if a.Preview {
+		return out, nil
 	}
 	out.Generation = seed.Generation
 	n.log.Warn().Uint64("generation", seed.Generation).Strs("survivors", out.Survivors).Strs("lost", a.Lost).Str("by", a.By).Str("reason", a.Reason).
@@ -250,18 +245,24 @@ func (n *Node) survey(ctx context.Context, o surveyOrder) (survey, error) {
 			return out, err
 		}
 		out.Export = &x
+	} else {
+		x, err := n.view().Export(n.cfg.Name)
+		if err != nil {
+			return out, err
+		}
+		out.Export = &x
 	}
+	out.Export.UUID = n.store.UUID()
 	for _, info := range n.store.Replicas() {
 		if o.Stop && !info.Closed && !info.Suspect {
 			// The same fence again: it waits for what is queued, and tells the end.
 			if sealed, err := n.store.Seal(ctx, info.Descriptor, info.Fence); err == nil {
-				info.Held = sealed.Last
-				out.LSO = append(out.LSO, replicaLSO{info.Stream, info.Segment, sealed.LSO})
+				info.Held, info.LSO = sealed.Last, sealed.LSO
 			}
 		}
 		r := meta.Replica{
-			Node: n.cfg.Name, UUID: n.store.UUID(), Descriptor: info.Descriptor, Fence: info.Fence, Last: info.Held, LAC: info.LAC,
-			Closed: info.Closed, Suspect: info.Suspect,
+			Node: n.cfg.Name, UUID: n.store.UUID(), Descriptor: info.Descriptor, Fence: info.Fence, Last: info.Held, LAC: info.LAC, LSO: info.LSO,
+			Closed: info.Closed, Suspect: info.Suspect || info.Closed && !info.Complete,
 		}
 		if info.Closed {
 			r.ClosedLast, r.ClosedLSO = info.Last, info.LSO
@@ -276,11 +277,17 @@ func (n *Node) install(ctx context.Context, seed meta.Seed) error {
 	if n.generation() > seed.Generation {
 		return fmt.Errorf("node %q is of generation %d already: %w", n.cfg.Name, n.generation(), log.ErrGeneration)
 	}
+	if n.generation() < seed.Generation && !n.standing.held() {
+		return fmt.Errorf("node %q was started again since it was asked what it has: repeat the takeover: %w", n.cfg.Name, log.ErrStale)
+	}
 	if err := n.standing.take(true); err != nil {
 		return err
 	}
 	n.dropFlows()
 	if err := n.metaTurn(ctx, false); err != nil {
+		return err
+	}
+	if err := n.fence(ctx, seed); err != nil {
 		return err
 	}
 	// Should the node die in between, it finds the generation in its metadata.
@@ -298,100 +305,91 @@ func (n *Node) install(ctx context.Context, seed meta.Seed) error {
 	return nil
 }
 
-// endDoubtful ends the open segments whose rule the survivors alone do not cover:
-// no recovery could, because the others never answer. What any survivor has is
-// kept; what only the lost had is given up, as the operator attested.
-func endDoubtful(view *meta.View, replicas []meta.Replica, survivors []ClusterNode, lso func(*meta.Replica) log.Offset) []meta.Replica {
-	newest := map[string]quorum.Descriptor{}
-	for _, name := range view.Streams() {
-		if st, _ := view.Stream(name); len(st.Segments) > 0 {
-			if g := st.Segments[len(st.Segments)-1]; !g.Closed {
-				newest[name] = g.Descriptor
-			}
-		}
-	}
-	for i := range replicas {
-		d := &replicas[i].Descriptor
-		if old, known := newest[d.Stream]; !known || old.Segment < d.Segment {
-			newest[d.Stream] = *d
-		}
-	}
-	for _, name := range sortedKeys(newest) {
-		d := newest[name]
-		var have uint64
-		var best *meta.Replica
-		closed := false
-		for i := range replicas {
-			r := &replicas[i]
-			if r.Descriptor.Stream != name || r.Descriptor.Segment != d.Segment {
-				continue
-			}
-			closed = closed || r.Closed
-			if at := d.Index(r.Node, r.UUID); at >= 0 && !r.Suspect {
-				have |= 1 << at
-			}
-			if !r.Suspect && (best == nil || r.Last > best.Last) {
-				best = r
-			}
-		}
-		if q, err := d.Quorum(); closed || err == nil && q.Covers(have) {
-			continue
-		}
-		if best == nil {
-			replicas = append(replicas, meta.Replica{Node: survivors[0].Name, Descriptor: d, Last: d.First - 1, LAC: d.First - 1})
-			best = &replicas[len(replicas)-1]
-			best.Closed, best.ClosedLast, best.ClosedLSO = true, d.First-1, d.FirstLSO
-			continue
-		}
-		best.ClosedLSO = lso(best)
-		best.Closed, best.ClosedLast = true, best.Last
-	}
-	return replicas
-}
+// fenceAtOnce is how many segments are fenced at a time: they share the store's syncs.
+const fenceAtOnce = 64
 
-// takenStreams says how the streams stand that the survivors know of.
-func takenStreams(view *meta.View, replicas []meta.Replica, lost []string) []TakenStream {
-	byName := map[string]*TakenStream{}
-	newest := map[string]*meta.Replica{}
-	answer := map[string][]string{} // survivors that hold the newest segment
-	for i := range replicas {
-		r := &replicas[i]
-		name := r.Descriptor.Stream
-		t := byName[name]
-		if t == nil {
-			t = &TakenStream{Stream: name, Last: log.None}
-			byName[name] = t
-		}
-		t.Last = max(t.Last, r.Last)
-		switch old := newest[name]; {
-		case old == nil || old.Descriptor.Segment < r.Descriptor.Segment:
-			newest[name], answer[name] = r, []string{r.Node}
-		case old.Descriptor.Segment == r.Descriptor.Segment:
-			answer[name] = append(answer[name], r.Node)
+// fence keeps writers of before from what the new generation has ended: they have
+// their epochs still, nobody may have told them, and what they had confirmed there
+// would stand behind an end that is decided.
+func (n *Node) fence(ctx context.Context, seed meta.Seed) error {
+	state, err := meta.Load(bytes.NewReader(seed.State))
+	if err != nil {
+		return err
+	}
+	next, old := state.View(), n.view()
+	open := map[segment.ID]quorum.Descriptor{}
+	for _, info := range n.store.Replicas() {
+		if !info.Closed {
+			open[segment.ID{Stream: info.Stream, Segment: info.Segment}] = info.Descriptor
 		}
 	}
-	for _, name := range view.Streams() {
-		if byName[name] == nil {
-			byName[name] = &TakenStream{Stream: name, Last: log.None, Doubt: true}
-		}
-		st, _ := view.Stream(name)
-		byName[name].Segments = len(st.Segments)
-	}
-	var out []TakenStream
-	for _, name := range sortedKeys(byName) {
-		t := byName[name]
-		if r := newest[name]; r != nil {
-			t.Segments = max(t.Segments, int(r.Descriptor.Segment))
-			q, err := r.Descriptor.Quorum()
-			var have uint64
-			for i, m := range r.Descriptor.Members {
-				if slices.Contains(answer[name], m.Node) && !slices.Contains(lost, m.Node) {
-					have |= 1 << i
+	for _, v := range []*meta.View{old, next} { // those that have not come here yet as well
+		for _, name := range v.Streams() {
+			st, _ := v.Stream(name)
+			for i := range st.Segments {
+				id := segment.ID{Stream: name, Segment: st.Segments[i].Segment}
+				if _, err := n.store.Replica(id); errors.Is(err, log.ErrElsewhere) && !st.Segments[i].Lost {
+					open[id] = st.Segments[i].Descriptor
 				}
 			}
-			t.Doubt = err != nil || !q.Covers(have)
 		}
-		out = append(out, *t)
 	}
-	return out
+	turns := make(chan struct{}, fenceAtOnce) // owner: this function; bound: its capacity; never closed
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var errs []error
+	for id, d := range open {
+		st, known := next.Stream(id.Stream)
+		if g, listed := next.Segment(id.Stream, id.Segment); !known || listed && !g.Closed || d.Index(n.cfg.Name, n.store.UUID()) < 0 {
+			continue
+		}
+		turns <- struct{}{}
+		all.Go(func() {
+			defer func() { <-turns }()
+			_, err := n.store.Seal(ctx, d, st.Epoch)
+			if err == nil || errors.Is(err, log.ErrSuspect) || errors.Is(err, log.ErrTrimmed) || errors.Is(err, log.ErrFenced) {
+				return // fenced all the same; given up before; fenced by a newer one
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			errs = append(errs, fmt.Errorf("fence stream %q segment %d: %w", id.Stream, id.Segment, err))
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// takenStreams says how the streams stand in the new generation.
+func takenStreams(seed *meta.Seed, replicas []meta.Replica) ([]TakenStream, error) {
+	state, err := meta.Load(bytes.NewReader(seed.State))
+	if err != nil {
+		return nil, err
+	}
+	view := state.View()
+	begun := view.Takeovers()
+	at := begun[len(begun)-1].At
+	var out []TakenStream
+	for _, name := range view.Streams() {
+		st, _ := view.Stream(name)
+		t := TakenStream{Stream: name, Last: st.NextFirst - 1}
+		for _, g := range st.Gaps {
+			if g.At.Equal(at) {
+				t.Gaps = append(t.Gaps, g)
+			}
+		}
+		if n := len(st.Segments); n > 0 {
+			s := &st.Segments[n-1]
+			t.Segments = int(s.Segment)
+			if t.Doubt = s.Lost && s.ClosedAt.Equal(at); t.Doubt {
+				t.Last = s.First - 1
+			}
+			for _, r := range replicas {
+				if !s.Closed && !r.Suspect && r.Descriptor.Stream == name && r.Descriptor.Segment == s.Segment {
+					t.Last = max(t.Last, r.Last)
+				}
+			}
+		}
+		out = append(out, t)
+	}
+	return out, nil
 }

@@ -291,6 +291,7 @@ func (w *world) advance(c *command) quorum.Outcome {
 		a.listed = append(a.listed, next.idx)
 		a.number = next.num + 1
 		w.opens(next)
+		w.wentAlone(next)
 	}
 	a.relist(w)
 	return quorum.Done

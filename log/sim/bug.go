@@ -27,6 +27,7 @@ const (
 	BugCopiedWhenSent                                     // a recovery counts copies that were sent, not acknowledged
 	BugOldGeneration                                      // nodes of a new generation take writers of an old one
 	BugLostReused                                         // a forced close passes over no offsets
+	BugTakeoverReuses                                     // a takeover passes over no offsets that the lost city confirmed alone
 	bugsEnd
 )
 
@@ -72,6 +73,7 @@ var bugNames = map[Bug]string{
 	BugCopiedWhenSent:           "copies counted when sent",
 	BugOldGeneration:            "old generation accepted",
 	BugLostReused:               "offsets reused behind a forced close",
+	BugTakeoverReuses:           "offsets reused behind a takeover",
 	Bug(fault.ForcedEarly):      "forced close before all that are left are sealed",
 }
 

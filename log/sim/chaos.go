@@ -89,7 +89,7 @@ func (w *world) chaos() {
 		x.pos = w.meta.cursors[x.idx] + 1
 	case what < 96:
 		p.finish = true
-	case what < 98:
+	case what < 99:
 		w.takeover(&d, long)
 	default:
 		w.slowLink |= 1 << d.n(actors)

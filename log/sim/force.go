@@ -101,26 +101,38 @@ func (w *world) passes(s *segment, c *command) {
 		w.violate(2, "segment %d is closed by force at %d, entries up to %d are passed over, %d was acknowledged", s.num, c.last, c.o, n-1)
 	}
 	a := &w.meta
-	hole := &segment{
-		idx: int32(len(w.segs)), num: a.number, gen: a.gen, epoch: c.epoch, first: c.last + 1, firstLSO: c.lso,
-		known: true, closed: true, lost: true, end: c.o, endLSO: c.lso,
-	}
-	for i := range hole.index {
-		hole.index[i] = -1
-	}
-	w.segs = append(w.segs, hole)
+	hole := w.hole(a.number, a.gen, c.epoch, c.last+1, c.o, c.lso)
 	a.listed = append(a.listed, hole.idx)
 	a.number, a.first = a.number+1, c.o+1
-	var before fixed // whoever resumes behind the gap resumes from what came before it
-	if c.last >= 0 {
-		before = w.canon[c.last]
-	}
 	w.canon = w.canon[:c.last+1]
-	for int32(len(w.canon)) <= c.o {
-		w.canon = append(w.canon, fixed{content: before.content, seg: hole.idx})
-	}
-	w.confirmed = c.o
+	w.fillHole(hole)
 	if c.o > c.last {
 		w.forced++
 	}
+}
+
+// hole is a segment that nobody has, from an offset to another one.
+func (w *world) hole(num, gen, epoch uint32, first, end, lso int32) *segment {
+	s := &segment{
+		idx: int32(len(w.segs)), num: num, gen: gen, epoch: epoch, first: first, firstLSO: lso,
+		known: true, closed: true, lost: true, end: end, endLSO: lso,
+	}
+	for i := range s.index {
+		s.index[i] = -1
+	}
+	w.segs = append(w.segs, s)
+	return s
+}
+
+// fillHole fixes its offsets: they never come to mean anything. Whoever resumes behind
+// it resumes from what came before it.
+func (w *world) fillHole(s *segment) {
+	var before fixed
+	if n := len(w.canon); n > 0 {
+		before = w.canon[n-1]
+	}
+	for int32(len(w.canon)) <= s.end {
+		w.canon = append(w.canon, fixed{content: before.content, seg: s.idx})
+	}
+	w.confirmed = s.end
 }

@@ -28,6 +28,7 @@ type Total struct {
 	Acked       int64
 	Unprotected int64
 	Takeovers   int
+	Leaps       int // takeovers behind a gap
 	Forced      int
 	Segments    int64
 	Faults      int64
@@ -68,6 +69,7 @@ func Play(ctx context.Context, b Batch) Total {
 				t.Acked += r.Acked
 				t.Unprotected += r.Unprotected
 				t.Takeovers += r.Takeovers
+				t.Leaps += r.Leaps
 				t.Forced += r.Forced
 				t.Segments += int64(r.Segments)
 				t.Faults += int64(r.Faults)

@@ -10,20 +10,52 @@ import (
 
 // takeover: a city is lost, and the majority of the metadata with it. The
 // survivors start a new generation from what they know, which may be old; later
-// the city returns as it was. Only where the real metadata runs, and what it lost
-// can be rebuilt: the survivors cover, and hold all that is closed.
+// the city returns as it was. Only where the real metadata runs, and what is closed
+// can be rebuilt: the survivors hold all of it. What is open they need not cover,
+// and there may be segments that they never heard of: then the stream goes on behind
+// a gap.
 func (w *world) takeover(d *rng, long int64) {
-	city := uint8(d.n(len(w.lay.cities)))
-	gone := func(n *node) bool { return n.city == city }
-	if w.mirror == nil || len(w.lay.cities) < 2 || !w.survives(gone, nothing) {
+	w.loseFor(d, uint8(d.n(len(w.lay.cities))), 4, long)
+}
+
+// wentAlone: the metadata has opened a segment in one city alone. That city may be
+// lost soon, without the other one's ever hearing of it.
+func (w *world) wentAlone(s *segment) {
+	if w.mirror == nil || s.protected || len(s.nodes) == 0 || !w.dice.oneIn(3) {
 		return
 	}
-	for i := range w.nodes[:w.count] {
-		if n := &w.nodes[i]; w.meta.nodes[i] != n.inc || n.gen != w.meta.gen || !gone(n) && !n.up {
+	for _, n := range s.nodes {
+		if w.nodes[n].city != w.nodes[s.nodes[0]].city {
 			return
 		}
 	}
-	view := w.survivors(d, city)
+	w.push(event{at: w.now + w.dice.between(2000, 20000), kind: evAlone, seg: s.idx})
+}
+
+// alone: it is lost, unless the segment is closed by now; or a little later, when the
+// others are up.
+func (w *world) alone(idx int32) {
+	s := w.segs[idx]
+	if !s.known || s.closed || s.gone || w.calm {
+		return
+	}
+	if d := &w.dice; !w.loseFor(d, w.nodes[s.nodes[0]].city, 200, w.dice.between(20000, 100000)) {
+		w.push(event{at: w.now + 10000, kind: evAlone, seg: idx})
+	}
+}
+
+// loseFor loses a city. age: the survivors' metadata may be so many commands old.
+func (w *world) loseFor(d *rng, city uint8, age int, long int64) bool {
+	gone := func(n *node) bool { return n.city == city }
+	if w.mirror == nil || len(w.lay.cities) < 2 || !w.bears(gone, nothing, d.oneIn(2)) {
+		return false
+	}
+	for i := range w.nodes[:w.count] {
+		if n := &w.nodes[i]; w.meta.nodes[i] != n.inc || n.gen != w.meta.gen || !gone(n) && !n.up {
+			return false
+		}
+	}
+	view := w.survivors(d, city, age)
 	if w.trace != nil {
 		w.tracef("takeover without city %s, the metadata is %d commands old", cityNames[city], len(w.mirror.views)-1-view)
 	}
@@ -35,7 +67,7 @@ func (w *world) takeover(d *rng, long int64) {
 	}
 	seed := w.seed(w.mirror.views[view], city)
 	if !w.bearable(seed, gone) {
-		return
+		return false
 	}
 	for i := range w.nodes[:w.count] {
 		n := &w.nodes[i]
@@ -46,23 +78,26 @@ func (w *world) takeover(d *rng, long int64) {
 			n.gen = uint32(seed.Generation)
 		}
 	}
-	w.succeed(seed, city)
+	if w.succeed(seed, city) {
+		w.leaps++
+	}
 	w.takeovers++
 	w.start()
+	return true
 }
 
 // survivors picks how old the survivors' metadata is: at least as new as anything
 // that one of them has acted on.
-func (w *world) survivors(d *rng, city uint8) int {
+func (w *world) survivors(d *rng, city uint8, age int) int {
 	newest := len(w.mirror.views) - 1
-	oldest := newest - d.n(4)
+	oldest := newest - d.n(age)
 	for i := range w.nodes[:w.count] {
 		if n := &w.nodes[i]; n.city != city && n.seen != nil {
 			oldest = max(oldest, n.seen.at)
 		}
 	}
 	for _, idx := range w.meta.listed { // what was closed below its rule may not be found again
-		if s := w.segs[idx]; s.partial || !s.protected || s.lost {
+		if s := w.segs[idx]; s.closed && (s.partial || !s.protected || s.lost) {
 			return newest
 		}
 	}
@@ -72,6 +107,10 @@ func (w *world) survivors(d *rng, city uint8) int {
 // seed makes the metadata of the next generation, as an operator would.
 func (w *world) seed(v *meta.View, city uint8) meta.Seed {
 	var state bytes.Buffer
+	truth := v
+	if w.bug == BugTakeoverReuses {
+		v = w.changed(v, nil)
+	}
 	if err := v.Save(&state); err != nil {
 		w.violate(0, "takeover: %v", err)
 	}
@@ -85,27 +124,75 @@ func (w *world) seed(v *meta.View, city uint8) meta.Seed {
 		}
 		m := w.member(n.idx, n.inc)
 		voters = append(voters, meta.Peer{Name: m.Node, Address: m.Node + ":1"})
-		exports = append(exports, meta.Export{Node: m.Node, Generation: v.Generation(), Index: 1, Term: 1, TermSeen: 1, State: state.Bytes()})
+		exports = append(exports, meta.Export{Node: m.Node, UUID: m.UUID, Generation: v.Generation(), Index: 1, Term: 1, TermSeen: 1, State: state.Bytes()})
 		for _, r := range n.live {
 			if !r.disk.made || r.dropped {
 				continue
 			}
 			s := r.m.State()
 			replicas = append(replicas, meta.Replica{
-				Node: m.Node, UUID: m.UUID, Descriptor: r.seg.desc, Fence: s.Fence, Last: s.Last, LAC: s.LAC,
+				Node: m.Node, UUID: m.UUID, Descriptor: r.seg.desc, Fence: s.Fence, Last: s.Last, LAC: s.LAC, LSO: off(r.lso),
 				Closed: s.Closed, ClosedLast: s.End, ClosedLSO: s.EndLSO, Suspect: s.Suspect,
 			})
 		}
 	}
-	seed, err := meta.MakeSeed(exports, replicas, voters, "lost", time.UnixMicro(w.now))
+	seed, err := meta.MakeSeed(meta.Succession{Exports: exports, Replicas: replicas, Voters: voters, Reason: "lost", Now: time.UnixMicro(w.now), Pass: lostEntries})
 	if err != nil {
 		w.violate(7, "takeover: %v", err)
+	}
+	if w.bug == BugTakeoverReuses {
+		taken, err := meta.Load(bytes.NewReader(seed.State))
+		if err != nil {
+			w.violate(7, "takeover: %v", err)
+		}
+		st, _ := truth.Stream(streamName)
+		state.Reset()
+		if err := w.changed(taken.View(), &st).Save(&state); err != nil {
+			w.violate(7, "takeover: %v", err)
+		}
+		seed.State = state.Bytes()
 	}
 	return seed
 }
 
+// changed is a view with the policy of another one; nil: as if the stream's rule had
+// always asked for both cities.
+func (w *world) changed(v *meta.View, to *meta.Stream) *meta.View {
+	var b bytes.Buffer
+	if err := v.Save(&b); err != nil {
+		w.violate(0, "takeover: %v", err)
+	}
+	state, err := meta.Load(&b)
+	if err != nil {
+		w.violate(0, "takeover: %v", err)
+	}
+	st, _ := v.Stream(streamName)
+	var commands []meta.Command
+	if to != nil {
+		commands = append(commands, meta.Command{SetPolicy: &meta.SetPolicy{Stream: streamName, Policy: to.Policy}})
+		for _, city := range to.Degraded {
+			commands = append(commands, meta.Command{Degrade: &meta.Degrade{Stream: streamName, City: city}})
+		}
+	} else {
+		for _, city := range st.Degraded {
+			commands = append(commands, meta.Command{Degrade: &meta.Degrade{Stream: streamName, City: city, Off: true}})
+		}
+		st.Policy.Loss = meta.LossBlock
+		commands = append(commands, meta.Command{SetPolicy: &meta.SetPolicy{Stream: streamName, Policy: st.Policy}})
+	}
+	for _, c := range commands {
+		if _, err := state.Apply(c); err != nil {
+			w.violate(0, "takeover: %v", err)
+		}
+	}
+	return state.View()
+}
+
 // bearable: what is open again, because the survivors never heard of its end, is
-// covered by what they have. Else a disk was lost besides the city.
+// covered by what they have. Else a disk was lost besides the city. And what they
+// keep is what was confirmed, as far as anything was: of an entry that was in flight
+// when the cities were cut off the survivors can't tell that it was not, and keep it,
+// where the lost city's next writer may have put another one (log/DESIGN.md).
 func (w *world) bearable(seed meta.Seed, gone func(n *node) bool) bool {
 	state, err := meta.Load(bytes.NewReader(seed.State))
 	if err != nil {
@@ -114,6 +201,9 @@ func (w *world) bearable(seed meta.Seed, gone func(n *node) bool) bool {
 	list, _ := state.View().Segments(streamName, 1, 1<<20)
 	for i := range list {
 		s := w.find(&list[i].Descriptor)
+		if s != nil && list[i].Closed && !list[i].Lost && !w.sameAs(s, int32(list[i].Last)) {
+			return false
+		}
 		if list[i].Closed || s == nil {
 			continue
 		}
@@ -130,8 +220,78 @@ func (w *world) bearable(seed meta.Seed, gone func(n *node) bool) bool {
 	return true
 }
 
-// succeed puts the new metadata in the old one's place, model and mirror.
-func (w *world) succeed(seed meta.Seed, city uint8) {
+// sameAs: the entries of a segment up to its end are those that were confirmed, as
+// far as something was.
+func (w *world) sameAs(s *segment, end int32) bool {
+	for o := s.first; o <= min(end, int32(len(w.canon))-1); o++ {
+		if w.canon[o].content != s.at(o).content {
+			return false
+		}
+	}
+	return true
+}
+
+// leapt: the stream goes on behind a gap. Whatever was confirmed behind what is kept
+// lies in it, and no survivor has any of it.
+func (w *world) leapt(m *meta.Segment) *segment {
+	from, to := int32(m.First), int32(m.Last)
+	if n := int32(len(w.canon)); n-1 > to {
+		w.violate(2, "takeover: entries %d to %d are passed over, %d was confirmed", from, to, n-1)
+	}
+	for o := from; o < int32(len(w.canon)); o++ {
+		s := w.segs[w.canon[o].seg]
+		for k, n := range s.nodes {
+			if x := &w.nodes[n]; x.inc == s.incs[k] && x.gen == uint32(m.Generation) && s.durable[k] >= o {
+				w.violate(2, "takeover: entry %d of segment %d is passed over, n%d has it", o, s.num, n)
+			}
+		}
+	}
+	hole := w.hole(m.Segment, uint32(m.Generation), uint32(m.Epoch), from, to, int32(m.LSO))
+	w.canon = w.canon[:min(int32(len(w.canon)), from)]
+	return hole
+}
+
+// fence: survivors' replicas of what the new generation has ended take nothing of
+// older writers any more, who may live on. What the lost city's nodes had answered
+// them is lost with their connections.
+func (w *world) fence(city uint8, listed map[int32]bool) {
+	for i := range w.nodes[:w.count] {
+		n := &w.nodes[i]
+		if n.city == city {
+			continue
+		}
+		for _, r := range n.live {
+			if r.disk.made && (!listed[r.seg.idx] || r.seg.closed) {
+				r.disk.fence = max(r.disk.fence, w.meta.epoch)
+			}
+		}
+		w.crash(n, -1)
+		w.restart(n)
+	}
+	for i := range w.writers { // those that could go on with the lost city's nodes alone
+		p := &w.writers[i]
+		if p.phase == phaseDown || p.seg == nil {
+			continue
+		}
+		if p.call != 0 { // it may still hear of a segment that is listed no more
+			w.die(p, errKilled)
+			continue
+		}
+		var left [citiesMax]int
+		for _, n := range p.seg.nodes {
+			if w.nodes[n].city == city {
+				left[city]++
+			}
+		}
+		if !listed[p.seg.idx] || p.seg.rule.holds(left) {
+			w.die(p, errKilled)
+		}
+	}
+}
+
+// succeed puts the new metadata in the old one's place, model and mirror. leaps: the
+// stream goes on behind a gap.
+func (w *world) succeed(seed meta.Seed, city uint8) (leaps bool) {
 	state, err := meta.Load(bytes.NewReader(seed.State))
 	if err != nil {
 		w.violate(7, "takeover: %v", err)
@@ -144,13 +304,30 @@ func (w *world) succeed(seed meta.Seed, city uint8) {
 	old := a.listed
 	a.gen, a.epoch, a.number, a.first, a.lso = uint32(v.Generation()), uint32(st.Epoch), st.NextSegment, int32(st.NextFirst), int32(st.NextLSO)
 	a.listed, a.emptied = nil, nil
+	var hole *segment
+	if n := len(list) - 1; n >= 0 && list[n].Lost && w.find(&list[n].Descriptor) == nil {
+		hole, leaps = w.leapt(&list[n]), true
+	}
+	listed := map[int32]bool{}
+	for i := range list {
+		if s := w.find(&list[i].Descriptor); s != nil {
+			listed[s.idx] = true
+		}
+	}
 	for i := range list {
 		s := w.find(&list[i].Descriptor)
+		if s != nil && !s.lost {
+			w.inherits(s, &list[i], listed)
+		}
 		if s == nil {
 			w.violate(7, "takeover: it lists segment %d from %d, which never was", list[i].Segment, list[i].First)
 		}
-		w.relisted(s, &list[i])
+		w.relisted(s, &list[i], leaps && i == len(list)-2)
 		a.listed = append(a.listed, s.idx)
+	}
+	if hole != nil {
+		w.fillHole(hole)
+		w.fence(city, listed)
 	}
 	for _, idx := range old {
 		s := w.segs[idx]
@@ -185,6 +362,17 @@ func (w *world) succeed(seed meta.Seed, city uint8) {
 	if !w.lay.loss.allows(st.Policy.Loss) {
 		w.violate(7, "takeover: the policy became %+v", st.Policy)
 	}
+	return leaps
+}
+
+// inherits: entries that the lost city's writer had sent to a segment that the
+// survivors have, and confirmed in a later one, which they have not, are the former's.
+func (w *world) inherits(s *segment, m *meta.Segment, listed map[int32]bool) {
+	for o := s.first; m.Closed && o <= int32(m.Last) && o < int32(len(w.canon)); o++ {
+		if f := &w.canon[o]; f.seg != s.idx && !listed[f.seg] {
+			f.seg = s.idx
+		}
+	}
 }
 
 func containsIndex(list []int32, idx int32) bool {
@@ -212,10 +400,17 @@ func (w *world) find(d *quorum.Descriptor) *segment {
 }
 
 // relisted: a segment as the new metadata has it.
-func (w *world) relisted(s *segment, m *meta.Segment) {
+// newest: what comes behind it is passed over, so it may end where nobody had ended it.
+func (w *world) relisted(s *segment, m *meta.Segment, newest bool) {
 	s.gone = false
 	s.holders = [nodesMax]uint16{}
-	if s.lost && m.Lost {
+	if m.Lost {
+		for k, n := range s.nodes {
+			if x := &w.nodes[n]; x.inc == s.incs[k] && x.gen == w.meta.gen && s.durable[k] >= s.end {
+				w.violate(2, "takeover: segment %d up to %d is said to be lost, n%d has it", s.num, s.end, n)
+			}
+		}
+		s.lost = true
 		return
 	}
 	if !m.Closed {
@@ -223,7 +418,7 @@ func (w *world) relisted(s *segment, m *meta.Segment) {
 		return
 	}
 	end := int32(m.Last)
-	if s.closed && s.end != end {
+	if s.closed && s.end != end && !newest {
 		w.violate(7, "takeover: segment %d ended at %d, now at %d", s.num, s.end, end)
 	}
 	if end >= s.first+int32(len(s.content)) {
@@ -233,7 +428,7 @@ func (w *world) relisted(s *segment, m *meta.Segment) {
 		en := s.at(o)
 		w.settle(o, s, en.content, en.ends, false)
 	}
-	known := s.closed
+	known := s.closed && s.end == end
 	s.closed, s.end, s.endLSO = true, end, int32(m.LSO)
 	for _, h := range m.Holders {
 		n, inc := h.Node[1]-'0', incarnation(h.UUID)

@@ -47,6 +47,7 @@ const (
 	evKeep
 	evRepair
 	evForce
+	evAlone
 )
 
 // How long a system may take to come back when everything has healed: in µs, and
@@ -75,6 +76,7 @@ type Result struct {
 	Segments    int
 	Faults      int
 	Takeovers   int
+	Leaps       int // of these, behind a gap
 	Losses      int // of more disks than a rule bears
 	Forced      int // closes with a gap behind
 	Violation   *Violation
@@ -121,6 +123,7 @@ type world struct {
 	faults    int
 	calm      bool
 	takeovers int
+	leaps     int // of these, behind a gap
 	losses    int // of more disks than a rule bears
 	forced    int
 
@@ -201,7 +204,7 @@ func Run(c Config) (res Result) {
 	res.Seed, res.Layout = c.Seed, w.lay.String()
 	defer func() {
 		res.Events, res.Acked, res.Segments, res.Faults, res.Unprotected, res.Takeovers = w.events, w.acked, len(w.segs), w.faults, w.unprotected, w.takeovers
-		res.Losses, res.Forced = w.losses, w.forced
+		res.Losses, res.Forced, res.Leaps = w.losses, w.forced, w.leaps
 		if p := recover(); p != nil {
 			v, ok := p.(*Violation)
 			if !ok {
@@ -331,6 +334,8 @@ func (w *world) faultEvent(e *event) {
 		w.slowLink = 0
 	case evForce:
 		w.forces(e.seg)
+	case evAlone:
+		w.alone(e.seg)
 	case evUnblock:
 		w.blocked[e.who] &^= 1 << e.peer
 	}

@@ -47,7 +47,7 @@ func open(name string, flag int) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &osFile{f}, nil
+	return &osFile{File: f}, nil
 }
 
 // Rename replaces newName atomically.
@@ -104,7 +104,10 @@ func (OS) Lock(name string) (io.Closer, error) {
 	return f, nil
 }
 
-type osFile struct{ *os.File }
+type osFile struct {
+	*os.File
+	direct direct
+}
 
 // Sync is fdatasync: the log never needs a file's times, and a pre-written file
 // then needs no commit of the file system's own journal.

@@ -83,7 +83,6 @@ type measured struct {
 	entries   int
 	took      time.Duration
 	cpu       float64 // seconds of all processes, this one included
-	deferred  float64 // likewise, spent afterwards on what was put off
 	flushes   flushes // of all nodes, where they are told
 	machine   float64 // cores of the machine that were busy, with whatever
 	latencies []time.Duration
@@ -94,8 +93,6 @@ func (m measured) cpuEach() float64 { // microseconds
 	return m.cpu * 1e6 / float64(m.entries)
 }
 
-func (m measured) deferredEach() float64 { return m.deferred * 1e6 / float64(m.entries) }
-
 // quantile of the latencies; they are sorted.
 func (m measured) quantile(q float64) time.Duration {
 	if len(m.latencies) == 0 {
@@ -103,6 +100,9 @@ func (m measured) quantile(q float64) time.Duration {
 	}
 	return m.latencies[min(len(m.latencies)-1, int(q*float64(len(m.latencies))))]
 }
+
+// sortLatencies makes them ready for quantile.
+func sortLatencies(m *measured) { slices.Sort(m.latencies) }
 
 // payloads are like rows of text and numbers: they compress to about half.
 var payloads = func() [][]byte {
@@ -137,7 +137,7 @@ func load(ctx context.Context, all []appender, window int, spell time.Duration, 
 		m.entries += r.entries
 		m.latencies = append(m.latencies, r.latencies...)
 	}
-	slices.Sort(m.latencies)
+	sortLatencies(&m)
 	return m, errors.Join(errs...)
 }
 

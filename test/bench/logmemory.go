@@ -75,7 +75,7 @@ func stoppedReader(ctx context.Context, s logSettings, r *results, own *ownSide)
 		}
 		defer func() { _ = rd.Close() }() // it took nothing
 	}
-	return watched(ctx, s, r, "reader", fmt.Sprintf("%d readers that take nothing", stoppedReaders), own, c, func() (measured, error) {
+	return watched(ctx, r, "reader", fmt.Sprintf("%d readers that take nothing", stoppedReaders), own, c, func() (measured, error) {
 		return load(ctx, []appender{a}, 1<<16, s.spell, nil)
 	})
 }
@@ -100,7 +100,7 @@ func stoppedNode(ctx context.Context, s logSettings, r *results, own *ownSide) e
 	if err := frozen.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
-	err = watched(ctx, s, r, "node", "a node that stands still", own, c, func() (measured, error) {
+	err = watched(ctx, r, "node", "a node that stands still", own, c, func() (measured, error) {
 		return load(ctx, []appender{a}, 1<<16, s.spell, nil)
 	})
 	return errors.Join(err, frozen.Signal(syscall.SIGCONT))
@@ -132,7 +132,7 @@ func slowLink(ctx context.Context, s logSettings, r *results) error {
 	if err != nil {
 		return err
 	}
-	return watched(ctx, s, r, "link", fmt.Sprintf("a link of %d MiB/s to the city that is required", memoryLink>>20), own, c, func() (measured, error) {
+	return watched(ctx, r, "link", fmt.Sprintf("a link of %d MiB/s to the city that is required", memoryLink>>20), own, c, func() (measured, error) {
 		return load(ctx, []appender{a}, 1<<16, s.spell, nil)
 	})
 }
@@ -170,7 +170,7 @@ func resident(pid int) int64 {
 }
 
 // watched runs a load and compares what queued up during it with its bounds.
-func watched(ctx context.Context, _ logSettings, r *results, key, name string, own *ownSide, c *client.Client, run func() (measured, error)) error {
+func watched(ctx context.Context, r *results, key, name string, own *ownSide, c *client.Client, run func() (measured, error)) error {
 	var p peaks
 	ctx, cancel := context.WithCancel(ctx)
 	var watch sync.WaitGroup
@@ -200,5 +200,16 @@ func watched(ctx context.Context, _ logSettings, r *results, key, name string, o
 		r.want(x.got <= x.bound+memorySlack, fmt.Sprintf("%s: %.1f MiB %s, at most %.0f are allowed", name, mib(x.got), x.what, mib(x.bound)))
 	}
 	r.want(m.entries > 0, name+": nothing was confirmed")
+	// What has to wait did: without that nothing above could have failed.
+	for _, x := range []struct {
+		key, what  string
+		got, least int64
+	}{
+		{"reader", "bytes with a reader", p.held, memoryRead / 2},
+		{"node", "bytes in the writer's ring", p.ring, memoryRetain / 2},
+		{"link", "bytes in flight", p.flight, memoryWindow / 2},
+	} {
+		r.want(x.key != key || x.got >= x.least, fmt.Sprintf("%s: only %.1f MiB %s, so nothing was put to the test", name, mib(x.got), x.what))
+	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -56,14 +57,17 @@ func manyStreams(ctx context.Context, s logSettings, r *results) error {
 			if err != nil {
 				return err
 			}
-			if _, err := c.settle(ctx); err != nil {
-				return err
-			}
 			if c == one {
 				ones = append(ones, m.rate())
 			} else {
 				manys = append(manys, m.rate())
 			}
+		}
+		if err := many.renew(ctx); err != nil {
+			return err
+		}
+		if _, err := one.settle(ctx); err != nil { // both have left the journal then
+			return err
 		}
 		ratios = append(ratios, manys[round]/ones[round])
 	}
@@ -164,6 +168,7 @@ func twoCities(ctx context.Context, s logSettings, r *results) error {
 		if _, err := c.settle(ctx); err != nil {
 			return err
 		}
+		r.want(one.quantile(0) >= between, fmt.Sprintf("an entry was confirmed in %s, before the far city can have had it", short(one.quantile(0))))
 		over = append(over, (one.quantile(.5)-between).Seconds()*1000)
 		rates, cpus = append(rates, many.rate()), append(cpus, many.cpuEach())
 	}
@@ -171,6 +176,13 @@ func twoCities(ctx context.Context, s logSettings, r *results) error {
 		between, median(over), s.window, median(rates), median(cpus))
 	r.add("far_p50_above_rtt_ms", "%.2f", median(over))
 	r.add("far_per_second", "%.0f", median(rates))
+	r.add("far_cpu_us_with_network", "%.1f", median(cpus))
+	if s.profile != "" {
+		s.profile = filepath.Join(s.profile, "cities")
+		if err := profile(ctx, s, own, c); err != nil {
+			return err
+		}
+	}
 	r.want(median(over) <= 3, fmt.Sprintf("%.2f ms above the round trip, at most 3 are wanted", median(over)))
 	r.want(median(rates) >= 80000, fmt.Sprintf("%.0f appends/s to a far city, at least 80000 are wanted", median(rates)))
 	return nil
@@ -180,7 +192,7 @@ func twoCities(ctx context.Context, s logSettings, r *results) error {
 const childWriter = "log-writer"
 
 // childMain is the process that recovery kills: it appends to a stream for ever.
-func childMain(_ settings, stream string, nodes []string) error {
+func childMain(stream string, nodes []string) error {
 	ctx := context.Background()
 	own := &ownSide{}
 	for _, n := range nodes {
@@ -215,6 +227,7 @@ func recovery(ctx context.Context, s logSettings, r *results) error {
 		return err
 	}
 	var took []float64
+	before := log.Offset(0) // LAC behind which the last writer began
 	for round := range max(s.rounds, 5) {
 		args := []string{"-dir", own.dir, childWriter, "recovery"}
 		for _, p := range own.places {
@@ -234,10 +247,10 @@ func recovery(ctx context.Context, s logSettings, r *results) error {
 			return errors.Join(err, writer.Kill())
 		}
 		time.Sleep(time.Second)
+		began := time.Now()
 		if err := writer.Kill(); err != nil {
 			return err
 		}
-		began := time.Now()
 		w, err := l.OpenWriter(ctx, "recovery")
 		if err != nil {
 			return err
@@ -251,11 +264,14 @@ func recovery(ctx context.Context, s logSettings, r *results) error {
 			return err
 		}
 		took = append(took, time.Since(began).Seconds())
-		fmt.Printf("  recovery %d: %.0f ms to the first new entry, behind %d\n", round+1, took[round]*1000, found)
+		fmt.Printf("  recovery %d: %.0f ms from the kill to the first new entry confirmed, behind %d of the one killed\n", round+1, took[round]*1000, found-before)
+		r.want(found-before > 1024, fmt.Sprintf("the writer that was killed had %d entries confirmed: it was not at work", found-before))
+		before = o
 	}
-	fmt.Printf("log: a stream is written again %.0f ms after its writer was killed (median)\n", median(took)*1000)
+	fmt.Printf("log: a stream is written again %.0f ms after its writer was killed (median), %.0f at most; a lease, where one is held, comes on top\n", median(took)*1000, slices.Max(took)*1000)
 	r.add("recovery_ms", "%.0f", median(took)*1000)
-	r.want(median(took) < 2, fmt.Sprintf("recovery takes %.1f s, less than 2 are wanted", median(took)))
+	r.add("recovery_max_ms", "%.0f", slices.Max(took)*1000)
+	r.want(slices.Max(took) < 2, fmt.Sprintf("recovery takes up to %.1f s, less than 2 are wanted", slices.Max(took)))
 	return nil
 }
 
@@ -301,9 +317,13 @@ func coldStart(ctx context.Context, s logSettings, r *results) error {
 		segments += int(st.NextSegment) - 2 // numbers begin at 1, and the newest is open
 	}
 	fmt.Printf("  cold start: %d closed segments of %d streams made in %s\n", segments, coldStreams, short(time.Since(began)))
+	r.want(segments >= s.segments, fmt.Sprintf("only %d closed segments were made, %d are wanted", segments, s.segments))
 	var took []float64
 	for range 3 {
 		if err := own.processes[0].Kill(); err != nil {
+			return err
+		}
+		if err := uncache(filepath.Join(own.dir, own.places[0].name)); err != nil {
 			return err
 		}
 		began := time.Now()
@@ -315,11 +335,28 @@ func coldStart(ctx context.Context, s logSettings, r *results) error {
 		}
 		took = append(took, time.Since(began).Seconds())
 	}
-	fmt.Printf("log: a node with %d closed segments serves %.2f s after its process was started\n", segments, median(took))
+	fmt.Printf("log: a node with %d closed segments serves %.2f s after its process was started, its files out of the page cache\n", segments, median(took))
 	r.add("cold_start_seconds", "%.2f", median(took))
 	r.add("cold_segments", "%d", segments)
 	r.want(median(took) < 5, fmt.Sprintf("a cold start takes %.1f s, less than 5 are wanted", median(took)))
 	return nil
+}
+
+// uncache takes what lies below dir out of the page cache, as after a boot.
+func uncache(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		if err = f.Sync(); err == nil { // only clean pages go
+			err = dropPages(f)
+		}
+		return errors.Join(err, f.Close())
+	})
 }
 
 // oneSegment appends one entry with a writer of its own.

@@ -14,6 +14,8 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -49,10 +51,10 @@ func main() {
 	flag.Int64Var(&s.seed, "seed", 1, "of the generated rows")
 	flag.StringVar(&s.journal, "dir", "", "folder for the journals of the append and log parts (default: a temporary one)")
 	l := logSettings{}
-	flag.IntVar(&l.window, "window", 1024, "entries in flight in the log part's comparison")
+	windows := flag.String("windows", "1024,4096", "entries in flight in the log part's comparison, a comma list; the target counts at the largest")
 	flag.DurationVar(&l.spell, "spell", 5*time.Second, "how long each measurement of the log and lag parts takes")
 	flag.IntVar(&l.segments, "segments", 10000, "closed segments of the log part's cold start")
-	flag.StringVar(&l.only, "only", "", "of the log part: compare, streams, cities, recovery, cold, memory, codec, separated by commas (default: all); of the decode part: how a shape's name begins")
+	flag.StringVar(&l.only, "only", "", "of the log part: compare, streams, cities, readers, recovery, cold, memory, codec, separated by commas (default: all); of the decode part: how a shape's name begins")
 	flag.StringVar(&l.profile, "profile", "", "`folder` for CPU profiles of our side, in the log part's comparison, the decode part and the apply part")
 	g := lagSettings{}
 	flag.IntVar(&g.rate, "rate", 1000, "transactions a second of the lag part")
@@ -64,6 +66,11 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(2)
 	}
+	if l.windows, err = parseWindows(*windows); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
+	}
+	l.window = slices.Max(l.windows)
 	s.profile, s.only = l.profile, l.only
 	l.settings, g.settings, g.spell = s, s, l.spell
 	parts := flag.Args()
@@ -75,8 +82,12 @@ func main() {
 		"log": func(ctx context.Context, _ settings) error { return benchLog(ctx, l) },
 		"lag": func(ctx context.Context, _ settings) error { return lag(ctx, g) },
 	}
-	if len(parts) > 1 && parts[0] == childWriter {
-		if err := childMain(s, parts[1], parts[2:]); err != nil {
+	if len(parts) > 1 && (parts[0] == childWriter || parts[0] == childReaders) {
+		child := childMain
+		if parts[0] == childReaders {
+			child = crowdMain
+		}
+		if err := child(parts[1], parts[2:]); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 			os.Exit(1)
 		}
@@ -99,6 +110,18 @@ func main() {
 			os.Exit(1)
 		}
 	}
+}
+
+// parseWindows reads a comma list of how much is in flight.
+func parseWindows(list string) (windows []int, err error) {
+	for f := range strings.SplitSeq(list, ",") {
+		n, err := strconv.Atoi(f)
+		if err != nil || n < 2 || n > 1<<16 {
+			return nil, fmt.Errorf("window %q: want 2 to %d entries", f, 1<<16)
+		}
+		windows = append(windows, n)
+	}
+	return windows, nil
 }
 
 // median of a round's figures.

@@ -324,6 +324,7 @@ func (r *run) judge(o check.Options) error {
 			return err
 		}
 	}
+	records = check.Bridge(records)
 	found, err := check.Linear(records, o)
 	if err != nil {
 		return err

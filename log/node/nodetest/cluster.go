@@ -388,3 +388,19 @@ func (c *Cluster) Registered() {
 }
 
 var _ log.Log = (*client.Client)(nil)
+
+// LoseDisks gives nodes empty disks, one after the other, and gives up what they were.
+func (c *Cluster) LoseDisks(names ...string) {
+	c.t.Helper()
+	l := c.Client("a", nil)
+	for _, name := range names {
+		was := c.Node(name).Status().UUID
+		c.Wipe(name)
+		c.Until("the cluster has given up "+name, func() bool {
+			_, err := l.Metadata().Do(c.t.Context(), meta.Command{Forget: &meta.Forget{Node: name, UUID: was}, Now: time.Now().UTC()})
+			return err == nil
+		})
+		c.Start(name)
+		c.Until(name+" is back with an empty disk", func() bool { return c.Node(name).Status().State == node.StateServing })
+	}
+}

@@ -182,7 +182,7 @@ func (g *gatherer) take(r history.Record) error {
 			c[len(c)-1].to = r.At
 		}
 		return nil
-	case history.Fault, history.Close:
+	case history.Fault, history.Close, history.Gap:
 		return nil
 	}
 	if r.Stream == "" {

@@ -20,6 +20,7 @@ const (
 	Close  Kind = "close"  // a writer was closed in order
 	Attach Kind = "attach" // a reader was opened at Offset
 	Read   Kind = "read"   // entries From ≤ offset < To were delivered without a gap
+	Gap    Kind = "gap"    // a reader met one: offsets From to To are passed over
 	Bounds Kind = "bounds" // Offset is the newest entry that was told, Epoch the stream's
 	Final  Kind = "final"  // a reader that has to reach Offset has ended; Err when it could not
 	Fault  Kind = "fault"  // what the run did to the cluster, for people

@@ -42,7 +42,7 @@ type Worker struct {
 	mu       sync.Mutex
 	sessions int64
 	sequence int64
-	seen     map[string][]history.Seen // by stream and offset: what this process got first, or last
+	seen     map[string]map[int64]history.Seen // by stream and offset: what this process got first, or last
 }
 
 func (w *Worker) session() int64 {

@@ -50,11 +50,13 @@ func (w *Worker) again(ctx context.Context, stream string, r *rand.Rand) {
 			continue
 		}
 		from := b.First
-		if r.IntN(3) > 0 {
-			from += log.Offset(r.Int64N(int64(b.LAC-b.First) + 1))
+		if r.IntN(3) > 0 { // not far back: there may be a gap of 2^40 offsets
+			from = b.LAC - log.Offset(r.Int64N(min(int64(b.LAC-b.First), 1<<16)+1))
 		}
 		limited, cancel := context.WithTimeout(ctx, 20*time.Second)
-		_, _ = w.read(limited, l, stream, from, b.LAC+1) // the history has it
+		for err = log.ErrLost; errors.Is(err, log.ErrLost) && from <= b.LAC; {
+			from, err = w.read(limited, l, stream, from, b.LAC+1) // the history has it
+		}
 		cancel()
 	}
 }
@@ -64,7 +66,7 @@ func (w *Worker) again(ctx context.Context, stream string, r *rand.Rand) {
 func (w *Worker) Final(ctx context.Context, l log.Log, stream string, end log.Offset, via string) error {
 	next, err := log.Offset(0), error(nil)
 	for next < end {
-		if next, err = w.read(ctx, l, stream, next, end); next < end && (!errors.Is(err, log.ErrUnavailable) || !pause(ctx, 100*time.Millisecond)) {
+		if next, err = w.read(ctx, l, stream, next, end); next < end && !errors.Is(err, log.ErrLost) && (!errors.Is(err, log.ErrUnavailable) || !pause(ctx, 100*time.Millisecond)) {
 			break
 		}
 	}
@@ -85,6 +87,10 @@ func (w *Worker) read(ctx context.Context, l log.Log, stream string, from, to lo
 	r := history.Record{Op: op, Kind: history.Attach, Phase: history.Invoke, Stream: stream, Session: session, Offset: int64(from), To: int64(to)}
 	w.Record.Put(r)
 	rd, err := l.OpenReader(ctx, stream, log.ReaderOptions{From: from, To: to})
+	var lost *log.LostError
+	if errors.As(err, &lost) {
+		return w.gap(stream, lost), err
+	}
 	if err != nil {
 		r.Phase, r.Err = history.Failed, err.Error()
 		w.Record.Put(r)
@@ -107,12 +113,20 @@ func (w *Worker) read(ctx context.Context, l log.Log, stream string, from, to lo
 			b.flush()
 			if errors.Is(err, io.EOF) {
 				err = nil
+			} else if errors.As(err, &lost) && lost.From <= b.next {
+				return w.gap(stream, lost), err
 			} else if !ended(ctx, err) {
 				w.Record.Put(history.Record{Op: op, Kind: history.Attach, Phase: history.Failed, Stream: stream, Session: session, Offset: int64(b.next), Err: err.Error()})
 			}
 			return b.next, err
 		}
 	}
+}
+
+// gap tells of one, and where the stream goes on behind it.
+func (w *Worker) gap(stream string, lost *log.LostError) log.Offset {
+	w.Record.Put(history.Record{Kind: history.Gap, Phase: history.OK, Stream: stream, From: int64(lost.From), To: int64(lost.To)})
+	return lost.To + 1
 }
 
 // batch is what a reader got and has not told yet.
@@ -153,27 +167,22 @@ func (w *Worker) fresh(stream string, s history.Seen) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	known := w.seen[stream]
-	if s.Offset >= int64(len(known)) {
-		return true
-	}
-	old := known[s.Offset]
-	return old.At < 0 || old.ID != s.ID || old.Sum != s.Sum || old.Epoch != s.Epoch || old.Rest != s.Rest
+	old, ok := known[s.Offset]
+	return !ok || old.ID != s.ID || old.Sum != s.Sum || old.Epoch != s.Epoch || old.Rest != s.Rest
 }
 
 func (w *Worker) remember(stream string, seen []history.Seen) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.seen == nil {
-		w.seen = map[string][]history.Seen{}
+		w.seen = map[string]map[int64]history.Seen{}
 	}
-	known := w.seen[stream]
+	if w.seen[stream] == nil {
+		w.seen[stream] = map[int64]history.Seen{}
+	}
 	for _, s := range seen {
-		for int64(len(known)) <= s.Offset {
-			known = append(known, history.Seen{At: -1})
-		}
-		known[s.Offset] = s
+		w.seen[stream][s.Offset] = s
 	}
-	w.seen[stream] = known
 }
 
 func (b *batch) flush() {
