@@ -111,7 +111,7 @@ func TestClusterProblems(t *testing.T) {
 			`t.yaml:20:11: log.policy.loss: unknown policy "degrade-afer"; did you mean degrade-after?`}, ""},
 		"after": {"after: 1m", "after: 0s", []string{
 			"t.yaml:21:12: log.policy.after: 0s is less than 1s: a node that restarts would take the protection away"}, ""},
-		"bind": {"bind: 10.2.0.1", "bind: eth0", []string{`t.yaml:17:9: log.bind: "eth0" is not an IP address`}, ""},
+		"bind":   {"bind: 10.2.0.1", "bind: eth0", []string{`t.yaml:17:9: log.bind: "eth0" is not an IP address`}, ""},
 		"window": {"bind: 10.2.0.1", "bind: 10.2.0.1\n  window_bytes: 1GiB", []string{"t.yaml:18:17: log.window_bytes: 1GiB is out of range: 1MiB to 256MiB"}, ""},
 		"cap": {"1TiB", "1GiB", []string{
 			"t.yaml:23:16: log.policy.bytes_cap: 1GiB is less than bytes_max or 2MiB: it would take entries before retention does"}, ""},
