@@ -67,7 +67,9 @@ func (st *stream) leap(v *View, replicas []Replica, pass log.Offset, reason stri
 			if r.Descriptor.Stream != s.Stream || r.Descriptor.Segment != s.Segment {
 				continue
 			}
-			if here = append(here, r); !r.Suspect && r.Last > last {
+			// A damaged copy does not say where the segment ends, but what it has
+			// is there, but for what is damaged: it is not given up.
+			if here = append(here, r); r.Last > last {
 				if last, lso = r.Last, s.FirstLSO; r.LSO >= s.First && r.LSO <= r.Last {
 					lso = r.LSO
 				}
@@ -97,14 +99,17 @@ func (v *View) after(base *View, x *Succession, survivors []survivor, lost []quo
 		st, _ := v.streams.get(name)
 		next, here := *st, byStream[name]
 		_, known := base.streams.get(name)
-		for _, n := range next.orphans() {
-			if next.adopt(v, n, here) {
-				continue
+		care := func() {
+			for _, n := range next.orphans() {
+				if !next.adopt(v, n, here) {
+					next.bury(v, n, reason, "")
+				}
 			}
-			next.bury(v, n, reason, "")
 		}
+		care()
 		if next.alone(known, survivors, here, lost) {
 			next.leap(v, here, x.Pass, reason)
+			care() // of what was just closed
 		}
 		next.short = next.allShort()
 		next.settle(v)
@@ -132,18 +137,13 @@ func (st *stream) adopt(v *View, number uint32, replicas []Replica) bool {
 		return false
 	}
 	s := *c.at(p)
-	s.Holders = nil
-	for _, r := range replicas {
-		i, registered := v.findNode(r.Node)
-		if !registered || v.nodes[i].UUID != r.UUID || v.nodes[i].Witness || r.Suspect || r.Last < s.Last || !sameDescriptor(&s.Descriptor, &r.Descriptor) {
-			continue
-		}
-		s.Holders = append(s.Holders, quorum.Member{Node: r.Node, UUID: r.UUID, City: v.nodes[i].City})
+	same := slices.DeleteFunc(slices.Clone(replicas), func(r Replica) bool { return !sameDescriptor(&s.Descriptor, &r.Descriptor) })
+	if s.Holders = v.havers(same, s.Last, false); len(s.Holders) == 0 {
+		s.Holders = v.havers(same, s.Last, true) // what is good of a damaged copy is all there is, and more than nothing
 	}
 	if len(s.Holders) == 0 {
 		return false
 	}
-	slices.SortFunc(s.Holders, func(a, b quorum.Member) int { return strings.Compare(a.Node, b.Node) })
 	c.replace(p, &s)
 	return true
 }

@@ -44,7 +44,7 @@ func TestTakeoverLeaps(t *testing.T) {
 			r := b1(d, 7)
 			r.Suspect = true
 			return []Replica{r}
-		}, last: log.None},
+		}, last: 7},
 		{name: "the survivor has another disk now", loss: LossBlock, change: func(w *world) {
 			w.do(Command{Forget: &Forget{Node: "b1", UUID: "id-b1"}})
 			w.do(Command{Register: &Register{Node: Node{Name: "b1", UUID: "id-b1x", City: "b", Address: "b1:1"}}})

@@ -249,16 +249,7 @@ func (st *stream) shut(v *View, last, lso log.Offset, replicas []Replica) {
 	}
 	next := *s
 	next.Closed, next.Last, next.LSO, next.ClosedAt = true, last, lso, v.now
-	for _, r := range replicas {
-		i, known := v.findNode(r.Node)
-		if !known || v.nodes[i].UUID != r.UUID || v.nodes[i].Witness || r.Suspect || r.Last < last {
-			continue
-		}
-		if !slices.ContainsFunc(next.Holders, func(m quorum.Member) bool { return m.Node == r.Node }) {
-			next.Holders = append(next.Holders, quorum.Member{Node: r.Node, UUID: r.UUID, City: v.nodes[i].City})
-		}
-	}
-	slices.SortFunc(next.Holders, func(a, b quorum.Member) int { return strings.Compare(a.Node, b.Node) })
+	next.Holders = v.havers(replicas, last, false)
 	p, _ := st.live.find(s.Segment)
 	st.live.replace(p, &next)
 	st.NextFirst, st.NextLSO = last+1, lso
@@ -267,4 +258,20 @@ func (st *stream) shut(v *View, last, lso log.Offset, replicas []Replica) {
 	} else if !satisfies(next.Holders, st.Policy.Rule) {
 		st.widen(s.First, last, "closed in a takeover", "", v)
 	}
+}
+
+// havers are the registered nodes that have a segment up to last, without damage or
+// only with it.
+func (v *View) havers(replicas []Replica, last log.Offset, damaged bool) (out []quorum.Member) {
+	for _, r := range replicas {
+		i, known := v.findNode(r.Node)
+		if !known || v.nodes[i].UUID != r.UUID || v.nodes[i].Witness || r.Suspect != damaged || r.Last < last {
+			continue
+		}
+		if !slices.ContainsFunc(out, func(m quorum.Member) bool { return m.Node == r.Node }) {
+			out = append(out, quorum.Member{Node: r.Node, UUID: r.UUID, City: v.nodes[i].City})
+		}
+	}
+	slices.SortFunc(out, func(a, b quorum.Member) int { return strings.Compare(a.Node, b.Node) })
+	return out
 }

@@ -220,11 +220,11 @@ func TestMergeOfReplicas(t *testing.T) {
 			r.Closed, r.ClosedLast, r.ClosedLSO = true, 12, 12
 			return []Replica{r}
 		}, "1[0-12/12:1] "},
-		{"a suspect replica holds nothing", func(d []quorum.Descriptor) []Replica {
+		{"a suspect replica is named only where there is no other", func(d []quorum.Descriptor) []Replica {
 			r := at(d[2], 25, 19)
 			r.Suspect = true
 			return []Replica{r, at(d[3], 24, 22)}
-		}, "1[0-9/9:1] 2[10-19/19:0] 3[20] "},
+		}, "1[0-9/9:1] 2[10-19/19:1] 3[20] "},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			w, d := base(t)

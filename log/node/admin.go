@@ -60,7 +60,7 @@ func (n *Node) admin(ctx context.Context, verb string, request []byte) ([]byte, 
 			view := n.view()
 			return standingAnswer{
 				Generation: n.generation(), Formed: view.Index() > 0 && view.Generation() == n.generation(),
-				Admitted: view.Admit(q.Node, q.UUID, view.Generation()) == nil,
+				Admitted: view.Admit(q.Node, q.UUID, view.Generation()) == nil, Begun: begun(view),
 			}, nil
 		})
 	case verbSurvey:

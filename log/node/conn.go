@@ -140,8 +140,12 @@ func (c *conn) isNode() error {
 		return nil
 	}
 	chain := t.ConnectionState().PeerCertificates
-	if len(chain) == 0 || slices.Contains(chain[0].ExtKeyUsage, x509.ExtKeyUsageServerAuth) {
+	if len(chain) == 0 {
 		return nil // without certificates of clients the listener's own rules hold
+	}
+	uses := chain[0].ExtKeyUsage
+	if slices.Contains(uses, x509.ExtKeyUsageServerAuth) || slices.Contains(uses, x509.ExtKeyUsageAny) || len(uses)+len(chain[0].UnknownExtKeyUsage) == 0 {
+		return nil // one that names no use is for all
 	}
 	return fmt.Errorf("%q says it is a node, and its certificate (%s) is a client's: %w: %w",
 		printable(c.hello.Client), printable(chain[0].Subject.CommonName), log.ErrRefused, log.ErrIdentity)

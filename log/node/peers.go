@@ -114,7 +114,7 @@ func (p *peers) dial(ctx context.Context, address string, purpose wire.Purpose) 
 	}
 	if err != nil {
 		_ = conn.Close() // it never was of use
-		if errors.Is(err, log.ErrGeneration) && purpose == wire.PurposeNode {
+		if (errors.Is(err, log.ErrGeneration) || errors.Is(err, log.ErrIdentity)) && purpose == wire.PurposeNode {
 			n.standing.hint(address)
 		}
 		return nil, fmt.Errorf("node at %s: greeting: %w: %w: %w", address, log.ErrUnavailable, meta.ErrNotSent, errors.Join(ctx.Err(), err))

@@ -128,7 +128,7 @@ func exportFrom(ctx context.Context, history meta.Store, info *segment.ReplicaIn
 	if err != nil {
 		return 0, false, err
 	}
-	if len(page) == 1 && page[0].Segment == info.Segment && page[0].Epoch == info.Epoch && page[0].First == info.First {
+	if len(page) == 1 && page[0].Segment == info.Segment && page[0].Epoch == info.Epoch && page[0].First == info.First && slices.Equal(page[0].Members, info.Members) {
 		g := page[0]
 		if !g.Closed {
 			// It can't be said yet which of its entries the history will have.

@@ -199,6 +199,30 @@ type standingAnswer struct {
 	Generation uint64 `json:"generation"`
 	Formed     bool   `json:"formed"` // it has metadata of that generation
 	Admitted   bool   `json:"admitted"`
+	// Begun is when the takeover was that made the generation; zero: it is no takeover's.
+	Begun time.Time `json:"begun,omitzero"`
+}
+
+// begun is when the takeover was that made the view's generation.
+func begun(v *meta.View) (at time.Time) {
+	for _, t := range v.Takeovers() {
+		if t.Generation == v.Generation() {
+			at = t.At
+		}
+	}
+	return at
+}
+
+// outlived says that a node which knows this one as given up is of another
+// generation of the same number: both cities were taken over, one after the other,
+// and neither heard of it. The later word of an operator counts.
+func (s *standing) outlived(a *standingAnswer) bool {
+	v := s.node.view()
+	if a.Generation != s.node.generation() || a.Admitted || !a.Formed || v.Index() == 0 || v.Generation() != a.Generation {
+		return false
+	}
+	own := begun(v)
+	return !own.IsZero() && a.Begun.After(own)
 }
 
 // run finds out, whenever there is a doubt, what the node is in the newer
@@ -243,10 +267,15 @@ func (s *standing) judge(ctx context.Context) {
 			ask = append(ask, c.Address)
 		}
 	}
-	heard := false
+	heard, silent := false, false
 	for _, address := range ask {
 		var a standingAnswer
 		err := n.peers.look(ctx, address, verbStanding, standingQuestion{n.cfg.Name, n.store.UUID()}, &a)
+		silent = silent || err != nil || a.Generation > n.generation() && !a.Formed
+		if err == nil && s.outlived(&a) {
+			s.stand(ctx, a.Generation, address)
+			return
+		}
 		if err != nil || a.Generation <= n.generation() || !a.Formed {
 			continue
 		}
@@ -260,8 +289,11 @@ func (s *standing) judge(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sources = nil // whoever knows more says so again
-	if heard {
+	switch {
+	case heard:
 		s.newer = max(s.newer, newer)
+	case !silent && s.newer == newer:
+		s.newer = 0 // every node of the list answered, and none is of it: who said so was mistaken
 	}
 }
 

@@ -49,14 +49,20 @@ func (n *Node) runMeta(ctx context.Context) error {
 		server := n.meta()
 		go func() { ended <- server.Run(run) }()
 		var turn *metaTurn
-		select {
-		case err := <-ended:
-			stop()
-			if err == nil && ctx.Err() == nil {
-				err = errors.New("the metadata ended by itself")
+		for turn == nil {
+			select {
+			case err := <-ended:
+				stop()
+				if err == nil && ctx.Err() == nil {
+					err = errors.New("the metadata ended by itself")
+				}
+				return err
+			case turn = <-n.metaTurns:
 			}
-			return err
-		case turn = <-n.metaTurns:
+			if turn.start { // it runs: whoever takes a takeover back tells all, also those that it had not asked yet
+				turn.done <- nil
+				turn = nil
+			}
 		}
 		stop()
 		turn.done <- <-ended
