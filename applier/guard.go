@@ -263,9 +263,6 @@ func (g *guard) note(records []conflicts.Record) {
 		}
 		g.said++
 		quiet := g.said > 20
-		if r.Exception != 0 {
-			g.parked[exceptions.Conflict]++
-		}
 		g.mu.Unlock()
 		if quiet {
 			continue // the ring and the counts have them
