@@ -48,6 +48,9 @@ type Config struct {
 	LargeBytes int64
 	// Throttle is what it starts with; see SetThrottle.
 	Throttle Throttle
+	// Rules stands for what decides which of the log's changes are fed, and by which
+	// names [0: nothing]. Lanes that stand apart go on by the same only.
+	Rules uint64
 	// WindowBytes [32 MiB] bounds what is decoded and not yet durable, in
 	// bytes of memory. One transaction part may go beyond it.
 	WindowBytes int64
@@ -188,8 +191,11 @@ type Applier struct {
 	// closing: Run is on its way out.
 	closing bool
 
-	save sync.Mutex // one saver of progress at a time; guards track
+	save sync.Mutex // one saver of progress at a time; guards the rest; taken before mu
 	trk  track
+	// replacing: the target may have other lanes by now than we do. Nothing is saved
+	// meanwhile; all that was fed is below the stored floor.
+	replacing bool
 }
 
 // end is the end of a transaction that was dispatched.
@@ -317,7 +323,7 @@ func (a *Applier) takeOver(ctx context.Context, fail context.CancelCauseFunc) er
 			}
 			c.lanes = slices.Repeat([]change.Place{c.progress.place}, want)
 		}
-		return nil
+		return a.sameRules(ctx, &c, apart && mode != causality.Ordered)
 	})
 	if err != nil {
 		return err
@@ -340,6 +346,28 @@ func (a *Applier) takeOver(ctx context.Context, fail context.CancelCauseFunc) er
 	a.startLanes(ctx, fail, c.lanes)
 	a.log.Info().Uint64("epoch", c.epoch).Int("lanes", len(c.lanes)).Stringer("atomicity", mode).
 		Int64("floor", int64(a.floor.Offset)).Int64("replay_to", int64(a.replay.Offset)).Msg("applier owns the stream")
+	return nil
+}
+
+// rulesName is where the Config.Rules that lanes were filled by lie among the
+// digests. No table is called so.
+var rulesName = schema.Name{}
+
+// sameRules fails with errRules where lanes that stand apart were filled by other
+// rules: which rows are durable could not be told. Where all lanes are done up to
+// one place, as they are in the order of the log, any rules may follow.
+func (a *Applier) sameRules(ctx context.Context, c *claimed, apart bool) error {
+	stored, known := c.digests[rulesName]
+	switch {
+	case known && stored == a.cfg.Rules:
+		return nil
+	case known && apart: // an older version did not say by which
+		return errRules
+	}
+	if err := a.backend.saveDigest(ctx, c.epoch, rulesName, a.cfg.Rules); err != nil {
+		return err
+	}
+	c.digests[rulesName] = a.cfg.Rules
 	return nil
 }
 
