@@ -55,6 +55,9 @@ type laneSession interface {
 	// apply applies runs in order in the open transaction. After an error the
 	// transaction holds an unknown part of them.
 	apply(ctx context.Context, runs []run) (target.Outcome, error)
+	// alive shows the server that the open transaction is not given up. Fails where
+	// it is no longer open.
+	alive(ctx context.Context) error
 	// commit ends the transaction. After an error nothing of it is applied, or
 	// all of it is: places tells.
 	commit(ctx context.Context) error

@@ -340,6 +340,12 @@ func (l *hostileLane) applyRun(r run) (target.Outcome, error) {
 	return target.Outcome{Updated: len(r.rows)}, nil
 }
 
+func (l *hostileLane) alive(context.Context) error {
+	l.c.mu.Lock()
+	defer l.c.mu.Unlock()
+	return errors.Join(l.dead(), l.c.fails())
+}
+
 func (l *hostileLane) commit(context.Context) error {
 	c := l.c
 	c.mu.Lock()

@@ -139,6 +139,13 @@ func (l *sqlLane) apply(ctx context.Context, runs []run) (sum target.Outcome, er
 	return sum, nil
 }
 
+// alive: a connection that says nothing for the lease is ended by the server, and
+// its transaction with it.
+func (l *sqlLane) alive(ctx context.Context) error {
+	_, err := l.conn.ExecContext(ctx, "DO 0")
+	return err
+}
+
 // plain: nothing asks for a look at the target before the run's rows are written.
 func (c *careful) plain(r run) bool {
 	return len(r.rows) > 0 && r.route.plan != nil && c.g.hinted.Load() == 0 && !c.g.policies.Compares(r.route.plan.Table().Name)
