@@ -413,8 +413,14 @@ func (c *careful) store(ctx context.Context, r run, i int, cause exceptions.Caus
 	if c.g.faults.onlyHeads && behind != 0 {
 		x.Keys = keys[:1]
 	}
+	// The lock comes first: who has it would find nothing parked yet, and forget
+	// the hint.
+	open, err := c.g.store.Lock(ctx, c.conn)
+	if err != nil {
+		return 0, err
+	}
 	c.g.hint(x.Keys)
-	return c.g.store.Park(ctx, c.conn, x)
+	return c.g.store.Park(ctx, c.conn, open, x)
 }
 
 // committed tells what the transaction did.

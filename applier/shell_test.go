@@ -239,8 +239,9 @@ type hostileLane struct {
 	incarnation int
 
 	// The open transaction.
-	to   change.Place
-	rows []change.Row
+	moved bool
+	to    change.Place
+	rows  []change.Row
 }
 
 func (l *hostileLane) dead() error {
@@ -263,7 +264,7 @@ func (l *hostileLane) reset(context.Context, error) bool { return false }
 func (l *hostileLane) close()                            {}
 
 func (l *hostileLane) rollback(context.Context) error {
-	l.rows = nil
+	l.rows, l.moved = nil, false
 	return nil
 }
 
@@ -274,11 +275,15 @@ func (l *hostileLane) move(_ context.Context, from, to change.Place) error {
 	if err := errors.Join(l.dead(), c.fenced(l.epoch), c.fails()); err != nil {
 		return err
 	}
-	if at := c.lanes[l.index]; at != from {
+	at := c.lanes[l.index]
+	if l.moved {
+		at = l.to
+	}
+	if at != from {
 		c.problem = fmt.Errorf("lane %d is at %v, not %v", l.index, at, from)
 		return c.problem
 	}
-	l.to = to
+	l.to, l.moved = to, true
 	return nil
 }
 
@@ -351,7 +356,7 @@ func (l *hostileLane) commit(context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	rows := l.rows
-	l.rows = nil
+	l.rows, l.moved = nil, false
 	if err := errors.Join(l.dead(), c.fenced(l.epoch), c.fails()); err != nil {
 		return err
 	}

@@ -18,6 +18,8 @@ type sqlLane struct {
 	stream string
 	index  int
 	epoch  uint64
+	watch  *watched     // conn, for all that may be refused
+	to     change.Place // where the open transaction has moved the lane's place
 	c      careful
 	events *target.Writer
 	batch  []target.Run // reused
@@ -28,12 +30,16 @@ func (b *sqlBackend) lane(ctx context.Context, epoch uint64, index int) (laneSes
 	if err != nil {
 		return nil, err
 	}
-	l := &sqlLane{conn: conn, stream: b.cfg.Stream, index: index, epoch: epoch, c: careful{g: b.guard, conn: conn}}
+	watch := &watched{Execer: conn}
+	if b.guard.under != nil {
+		watch.Execer = b.guard.under(conn)
+	}
+	l := &sqlLane{conn: conn, watch: watch, stream: b.cfg.Stream, index: index, epoch: epoch, c: careful{g: b.guard, conn: watch}}
 	if err := b.guard.load(ctx, conn); err != nil {
 		l.close()
 		return nil, err
 	}
-	if l.events, err = target.NewWriter(ctx, conn, b.catalog.Info()); err != nil {
+	if l.events, err = target.NewWriter(ctx, watch, b.catalog.Info()); err != nil {
 		l.close()
 		return nil, err
 	}
@@ -44,6 +50,7 @@ func (b *sqlBackend) lane(ctx context.Context, epoch uint64, index int) (laneSes
 		l.close()
 		return nil, err
 	}
+	watch.refused = nil // whatever NewWriter tried, no transaction is open
 	return l, nil
 }
 
@@ -81,6 +88,9 @@ func (l *sqlLane) places(ctx context.Context) ([]change.Place, error) {
 // move is the first statement of a transaction, so that everything after it is
 // the epoch's; of a transaction whose end was not known then, also its last.
 func (l *sqlLane) move(ctx context.Context, from, to change.Place) error {
+	if err := l.whole(ctx); err != nil {
+		return err
+	}
 	r, err := l.conn.ExecContext(ctx, `UPDATE twinspan.lane_position SET log_offset = ?, log_index = ?, updated_at = UTC_TIMESTAMP(6)
 		WHERE stream = ? AND lane = ? AND epoch = ? AND log_offset = ? AND log_index = ?`,
 		to.Offset, to.Index, l.stream, l.index, l.epoch, from.Offset, from.Index)
@@ -98,6 +108,7 @@ func (l *sqlLane) move(ctx context.Context, from, to change.Place) error {
 		}
 		return fmt.Errorf("place of lane %d is not %d/%d: %w", l.index, from.Offset, from.Index, errPlace)
 	}
+	l.to, l.watch.refused = to, nil
 	return nil
 }
 
@@ -127,7 +138,7 @@ func (l *sqlLane) apply(ctx context.Context, runs []run) (sum target.Outcome, er
 		}
 		for _, r := range runs[:exactly] {
 			out, err := l.c.apply(ctx, r, func(ctx context.Context, r run) (target.Outcome, error) {
-				return r.route.plan.Apply(ctx, l.conn, r.rows)
+				return r.route.plan.Apply(ctx, l.watch, r.rows)
 			})
 			sum.Add(out)
 			if err != nil {
@@ -153,16 +164,21 @@ func (c *careful) plain(r run) bool {
 
 // commit is the one statement whose failure leaves the outcome open.
 func (l *sqlLane) commit(ctx context.Context) error {
+	if err := l.whole(ctx); err != nil {
+		return err
+	}
 	if _, err := l.conn.ExecContext(ctx, "COMMIT"); err != nil {
 		l.c.undone() // perhaps it was, and then nobody is told more than the target knows
 		return &commitError{err}
 	}
+	l.watch.refused = nil
 	l.c.committed()
 	return nil
 }
 
 func (l *sqlLane) rollback(ctx context.Context) error {
 	l.c.undone()
+	l.watch.refused = nil
 	_, err := l.conn.ExecContext(ctx, "ROLLBACK")
 	return err
 }
@@ -181,6 +197,7 @@ func (l *sqlLane) reset(ctx context.Context, err error) bool {
 	if errors.As(err, &c) || server.ErrorNumber(err) == 0 {
 		return false
 	}
+	l.watch.refused = nil
 	_, err = l.conn.ExecContext(ctx, "ROLLBACK")
 	return err == nil
 }

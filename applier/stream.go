@@ -101,7 +101,10 @@ func (w *laneWriter) streamed(ctx context.Context, p *parts) error {
 		w.a.count(o)
 	}
 	err := within(ctx, streamTries, func(ctx context.Context) error {
-		if err := w.session.move(ctx, w.stored, p.end); err != nil {
+		if err := w.session.move(ctx, p.first, p.end); err != nil {
+			if errors.Is(err, errPlace) { // it locked the place, and nobody else could have changed it
+				err = fmt.Errorf("%w: its lane's place is not %d/%d", errUndone, p.first.Offset, p.first.Index)
+			}
 			return err
 		}
 		return w.session.commit(ctx)
@@ -174,7 +177,9 @@ func (w *laneWriter) begin(ctx context.Context, p *parts) error {
 			if _, err := w.open(ctx, w.stored); err != nil {
 				return err
 			}
-			return w.session.move(ctx, w.stored, w.stored)
+			// To its first row for now: whoever finds the place elsewhere behind
+			// the last one is in another transaction.
+			return w.session.move(ctx, w.stored, p.first)
 		})
 		if err == nil || final(err) {
 			return err
