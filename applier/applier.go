@@ -238,8 +238,9 @@ func newApplier(cfg Config, b backend, logger zerolog.Logger) *Applier {
 }
 
 // Run takes the stream over, applies what Apply feeds, and returns when ctx ends
-// (nil), with ErrFenced when another applier took over, or with ErrRegressed when
-// the target lost what it had confirmed. It is called once.
+// (nil), with ErrFenced when another applier took over, with ErrRegressed when the
+// target lost what it had confirmed, with ErrInterrupted, or with ErrTableChanged. It
+// is called once.
 // While the target is away or something is wrong there, it tries for ever; see
 // Status.
 func (a *Applier) Run(ctx context.Context) error {
@@ -323,7 +324,7 @@ func (a *Applier) takeOver(ctx context.Context, fail context.CancelCauseFunc) er
 			}
 			c.lanes = slices.Repeat([]change.Place{c.progress.place}, want)
 		}
-		return a.sameRules(ctx, &c, apart && mode != causality.Ordered)
+		return a.sameRules(ctx, &c, apart && !prefix(mode, len(c.lanes)))
 	})
 	if err != nil {
 		return err
@@ -353,9 +354,12 @@ func (a *Applier) takeOver(ctx context.Context, fail context.CancelCauseFunc) er
 // digests. No table is called so.
 var rulesName = schema.Name{}
 
+// prefix: the highest of the lanes' places says that all of the log up to there is
+// durable, whatever was left out of it.
+func prefix(m causality.Mode, lanes int) bool { return m == causality.Ordered || lanes == 1 }
+
 // sameRules fails with errRules where lanes that stand apart were filled by other
-// rules: which rows are durable could not be told. Where all lanes are done up to
-// one place, as they are in the order of the log, any rules may follow.
+// rules: which rows are durable could not be told.
 func (a *Applier) sameRules(ctx context.Context, c *claimed, apart bool) error {
 	stored, known := c.digests[rulesName]
 	switch {

@@ -238,11 +238,14 @@ func (a *Applier) routeOf(ctx context.Context, p change.Place, t *schema.Table) 
 		}
 		name, digest := r.routing.Name(), r.routing.Digest()
 		stored, known := a.digests[name]
+		if !known { // as it was while the target had no such table
+			stored, known = a.digests[t.Name]
+		}
 		if known && stored == digest {
 			return nil
 		}
-		ordered := a.mode == causality.Ordered // no lane was chosen by them
-		if known = known && !ordered; !ordered && p.Compare(a.replay) <= 0 {
+		known = known && a.mode != causality.Ordered // where no lane was chosen by them
+		if p.Compare(a.replay) <= 0 && !prefix(a.mode, len(a.lanes)) {
 			if known && r.wasMissing(stored) {
 				return nil
 			}
