@@ -18,7 +18,7 @@ type sqlLane struct {
 	stream string
 	index  int
 	epoch  uint64
-	watch  *watched     // conn, for all that may be refused
+	watch  *heedful     // conn, for all that may be refused
 	to     change.Place // where the open transaction has moved the lane's place
 	c      careful
 	events *target.Writer
@@ -30,7 +30,7 @@ func (b *sqlBackend) lane(ctx context.Context, epoch uint64, index int) (laneSes
 	if err != nil {
 		return nil, err
 	}
-	watch := &watched{Execer: conn}
+	watch := &heedful{Execer: conn}
 	if b.guard.under != nil {
 		watch.Execer = b.guard.under(conn)
 	}

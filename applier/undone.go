@@ -14,7 +14,7 @@ import (
 // and what came after would have been committed without the lane's place.
 var errUndone = errors.New("the target undid an open transaction by itself")
 
-// watched is a lane's connection that remembers whether a statement of the open
+// heedful is a lane's connection that remembers whether a statement of the open
 // transaction was refused. Servers answer some errors by undoing everything since
 // the transaction's beginning, the move of the lane's place first of all, and let
 // the next statement begin another transaction without a word. The errors that are
@@ -22,24 +22,24 @@ var errUndone = errors.New("the target undid an open transaction by itself")
 // them, on all servers with all plugins: so where any statement was refused, and
 // only there, commit looks whether the place is still moved. Where all is well, that
 // costs nothing.
-type watched struct {
+type heedful struct {
 	target.Execer
 	refused error // the first of the open transaction since the place was moved
 }
 
-func (w *watched) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+func (w *heedful) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	r, err := w.Execer.ExecContext(ctx, query, args...)
 	w.note(err)
 	return r, err
 }
 
-func (w *watched) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+func (w *heedful) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
 	rows, err := w.Execer.QueryContext(ctx, query, args...)
 	w.note(err)
 	return rows, err
 }
 
-func (w *watched) note(err error) {
+func (w *heedful) note(err error) {
 	if err != nil && w.refused == nil {
 		w.refused = err
 	}
