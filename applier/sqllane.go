@@ -22,7 +22,8 @@ type sqlLane struct {
 	to     change.Place // where the open transaction has moved the lane's place
 	c      careful
 	events *target.Writer
-	batch  []target.Run // reused
+	batch  []target.Run // reused, as is seen
+	seen   map[*target.Plan]struct{}
 }
 
 func (b *sqlBackend) lane(ctx context.Context, epoch uint64, index int) (laneSession, error) {
@@ -34,7 +35,7 @@ func (b *sqlBackend) lane(ctx context.Context, epoch uint64, index int) (laneSes
 	if b.guard.under != nil {
 		watch.Execer = b.guard.under(conn)
 	}
-	l := &sqlLane{conn: conn, watch: watch, stream: b.cfg.Stream, index: index, epoch: epoch, c: careful{g: b.guard, conn: watch}}
+	l := &sqlLane{conn: conn, watch: watch, stream: b.cfg.Stream, index: index, epoch: epoch, c: careful{g: b.guard, conn: watch}, seen: map[*target.Plan]struct{}{}}
 	if err := b.guard.load(ctx, conn); err != nil {
 		l.close()
 		return nil, err
@@ -112,9 +113,39 @@ func (l *sqlLane) move(ctx context.Context, from, to change.Place) error {
 	return nil
 }
 
-// apply: what goes as row events goes in one statement, and by SQL where that was
+// apply: the tables are looked at once their rows are written, when the transaction
+// keeps anyone from changing them, and nothing of it can be seen yet.
+func (l *sqlLane) apply(ctx context.Context, runs []run) (target.Outcome, error) {
+	sum, err := l.write(ctx, runs)
+	if err != nil && (server.ErrorNumber(err) == 0 && !ofRow(err) || target.Retryable(err)) {
+		return sum, err
+	}
+	if e := l.unchanged(ctx, runs); err == nil || errors.Is(e, target.ErrChanged) {
+		err = errors.Join(e, err) // a refusal's reason may be that it changed
+	}
+	return sum, err
+}
+
+// unchanged fails with ErrTableChanged where a table of the runs is no longer what
+// their plans think.
+func (l *sqlLane) unchanged(ctx context.Context, runs []run) error {
+	clear(l.seen)
+	for i := range runs {
+		plan := runs[i].route.plan
+		if _, known := l.seen[plan]; known || plan == nil {
+			continue
+		}
+		l.seen[plan] = struct{}{}
+		if err := plan.Unchanged(ctx, l.conn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write: what goes as row events goes in one statement, and by SQL where that was
 // refused; the others run by run.
-func (l *sqlLane) apply(ctx context.Context, runs []run) (sum target.Outcome, err error) {
+func (l *sqlLane) write(ctx context.Context, runs []run) (sum target.Outcome, err error) {
 	for len(runs) > 0 {
 		l.batch = l.batch[:0]
 		for _, r := range runs {

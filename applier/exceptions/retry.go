@@ -132,6 +132,11 @@ func (r *Retrier) Retry(ctx context.Context, id int64) (*Outcome, error) {
 	if _, err := conn.ExecContext(ctx, "RELEASE SAVEPOINT tw_chain"); err != nil {
 		return nil, r.Store.wrap(what, fmt.Errorf("the target undid it half way: %w", err))
 	}
+	for _, p := range r.plans {
+		if err := p.Unchanged(ctx, conn); err != nil {
+			return nil, r.Store.wrap(what, err)
+		}
+	}
 	if !r.DryRun {
 		if err := r.Store.resolve(ctx, conn, Applied, o.Chain, r.By, ""); err != nil {
 			return nil, err
