@@ -13,9 +13,11 @@ import (
 	"github.com/go-sql-driver/mysql"
 	"github.com/rs/zerolog"
 
+	"github.com/twinspan/twinspan/applier/causality"
 	"github.com/twinspan/twinspan/applier/target"
 	"github.com/twinspan/twinspan/change"
 	"github.com/twinspan/twinspan/internal/mysqltest"
+	"github.com/twinspan/twinspan/internal/server"
 	"github.com/twinspan/twinspan/log"
 )
 
@@ -111,4 +113,101 @@ func TestTransactionUndoneByItself(t *testing.T) {
 			})
 		}
 	})
+}
+
+// lonely is a lane's session without an applier.
+func lonely(t *testing.T, cfg Config) (*sqlBackend, *sqlLane) {
+	t.Helper()
+	ctx := context.Background()
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := newSQLBackend(cfg, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.close() })
+	c, err := b.claim(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := b.lane(ctx, c.epoch, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.close)
+	return b, l.(*sqlLane)
+}
+
+// TestDeadlockUndoesAll: what servers do when they choose a transaction to break a
+// deadlock is what errUndone and its guards think: everything since the beginning is
+// gone, savepoints too, and what comes next is another transaction.
+func TestDeadlockUndoesAll(t *testing.T) {
+	for _, f := range mysqltest.Flavors() {
+		t.Run(string(f), func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			srv, db := mysqltest.Shared(t, f)
+			for _, s := range []string{
+				"CREATE TABLE @x (id INT PRIMARY KEY, n INT)", "CREATE TABLE @k (id INT)",
+				"INSERT INTO @x VALUES (1, 0), (2, 0), (11, 0), (12, 0), (13, 0), (14, 0), (15, 0), (16, 0)",
+			} {
+				srv.Exec(t, strings.ReplaceAll(s, "@", db+"."))
+			}
+			_, l := lonely(t, Config{Stream: db, Target: srv.Endpoint(), Lanes: 1, Owner: "test"})
+			if err := l.move(ctx, causality.Start, change.Place{Offset: 5}); err != nil {
+				t.Fatal(err)
+			}
+			exec := func(statement string) error {
+				_, err := l.watch.ExecContext(ctx, strings.ReplaceAll(statement, "@", db+"."))
+				return err
+			}
+			for _, s := range []string{"SAVEPOINT sp", "INSERT INTO @k VALUES (1)", "UPDATE @x SET n = 1 WHERE id = 1"} {
+				if err := exec(s); err != nil {
+					t.Fatalf("%s: %v", s, err)
+				}
+			}
+			other, err := srv.DB().BeginTx(ctx, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer other.Rollback()
+			// It has changed more rows, so it is not the one to be undone.
+			if _, err := other.ExecContext(ctx, "UPDATE "+db+".x SET n = n + 2 WHERE id >= 2"); err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan error, 1)
+			go func() {
+				_, err := other.ExecContext(ctx, "UPDATE "+db+".x SET n = 2 WHERE id = 1")
+				done <- err
+			}()
+			err = exec("UPDATE @x SET n = 1 WHERE id = 2")
+			if e := <-done; e != nil {
+				t.Fatalf("the other transaction: %v", e)
+			}
+			if server.ErrorNumber(err) != 1213 {
+				t.Fatalf("no deadlock: %v", err)
+			}
+			// A lane never gets here. If it did:
+			for _, s := range []string{"ROLLBACK TO SAVEPOINT sp", "RELEASE SAVEPOINT sp"} {
+				if err := exec(s); server.ErrorNumber(err) != 1305 {
+					t.Errorf("%s: %v", s, err)
+				}
+			}
+			if err := exec("INSERT INTO @k VALUES (2)"); err != nil {
+				t.Fatal(err)
+			}
+			if err := l.commit(ctx); !errors.Is(err, errUndone) {
+				t.Errorf("commit: %v", err)
+			}
+			if err := l.move(ctx, change.Place{Offset: 5}, change.Place{Offset: 6}); !errors.Is(err, errUndone) {
+				t.Errorf("move: %v", err)
+			}
+			l.close()
+			if n := srv.Value(t, "SELECT COUNT(*) FROM "+db+".k"); n != "0" {
+				t.Errorf("%s rows were committed", n)
+			}
+		})
+	}
 }
