@@ -55,6 +55,8 @@ type hostile struct {
 	// that a reader may ever see.
 	states map[change.Place]string
 
+	lease time.Duration // sessions that are silent for longer are dead; 0: never
+
 	incarnation int      // of the server: sessions of an earlier one are dead
 	saved       *hostile // what a server that lost its last commits has
 	regressions int
@@ -128,6 +130,9 @@ func (c *client) relane(_ context.Context, epoch uint64, lanes int, m causality.
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := errors.Join(c.fenced(epoch), c.fails()); err != nil {
+		return err
+	}
+	if err := sameFloor(c.progress.place, p); err != nil {
 		return err
 	}
 	for _, at := range c.lanes {
@@ -229,7 +234,7 @@ func (c *client) lane(_ context.Context, epoch uint64, index int) (laneSession, 
 	if err := c.fails(); err != nil {
 		return nil, err
 	}
-	return &hostileLane{c: c, epoch: epoch, index: index, incarnation: c.incarnation}, nil
+	return &hostileLane{c: c, epoch: epoch, index: index, incarnation: c.incarnation, used: time.Now()}, nil
 }
 
 type hostileLane struct {
@@ -237,6 +242,7 @@ type hostileLane struct {
 	epoch       uint64
 	index       int
 	incarnation int
+	used        time.Time
 
 	// The open transaction.
 	moved bool
@@ -245,9 +251,10 @@ type hostileLane struct {
 }
 
 func (l *hostileLane) dead() error {
-	if l.incarnation != l.c.incarnation {
+	if l.incarnation != l.c.incarnation || l.c.lease > 0 && time.Since(l.used) > l.c.lease {
 		return driver.ErrBadConn
 	}
+	l.used = time.Now()
 	return nil
 }
 

@@ -158,8 +158,9 @@ func (w *laneWriter) next(ctx context.Context, p *parts) (part []work, open bool
 func (w *laneWriter) alive(ctx context.Context) error {
 	w.a.mu.Lock()
 	n := w.a.state.notes[dispatcherSlot]
+	halted := n != nil && n.halt != nil
 	w.a.mu.Unlock()
-	if n != nil && n.halt != nil {
+	if halted {
 		return nil
 	}
 	return within(ctx, 0, w.session.alive)
