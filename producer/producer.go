@@ -132,16 +132,15 @@ func (p *Producer) position(ctx context.Context, bounds func() (log.Bounds, erro
 		virgin = true
 	case err != nil:
 		return st, from, false, fmt.Errorf("bounds of the log: %w", err)
-	default:
-		virgin = b.LAC == log.None
-	}
-	if !virgin && b.LSO == log.None {
+	case b.LAC == log.None:
+		virgin = true
+	case b.LSO == log.None:
 		// The first entry of every stream says where it begins, and ends a
 		// transaction: it was lost, with all that followed.
-		virgin, err = true, beginAgain(p.cfg.Start)
-	}
-	if err != nil {
-		return st, from, virgin, err
+		if err := beginAgain(p.cfg.Start); err != nil {
+			return st, from, true, err
+		}
+		virgin = true
 	}
 	if virgin {
 		from, err = startSet(p.cfg.Start, st)
