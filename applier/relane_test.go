@@ -33,7 +33,7 @@ func TestSaveWhileLanesAreReplaced(t *testing.T) {
 	s = newShell(ctx, t, Config{ProgressInterval: time.Millisecond}, h, func(c *client) backend {
 		save := func() {
 			saves++
-			if err := s.a.saveProgress(ctx, false); err != nil {
+			if err := s.a.saveProgress(ctx, true); err != nil {
 				t.Errorf("save: %v", err)
 			}
 		}
