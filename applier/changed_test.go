@@ -62,6 +62,9 @@ func TestTableChangedByHand(t *testing.T) {
 	for _, flavor := range mysqltest.Flavors() {
 		for _, rows := range []int{1, 20} { // SQL, row events
 			for _, mode := range []Atomicity{AtomicRow, AtomicTransaction} {
+				if testing.Short() && (rows > 1) != (mode == AtomicTransaction) {
+					continue
+				}
 				t.Run(fmt.Sprintf("%s/%d rows/%s", flavor, rows, mode), func(t *testing.T) {
 					t.Parallel()
 					d := newDuel(t, flavor, Config{Atomicity: mode})
