@@ -31,7 +31,7 @@ func (d *duel) apart(table string) (feed func(table string), want []string) {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	defer tx.Rollback() //nolint:errcheck // it only holds a lock
+	defer tx.Rollback() // it only holds a lock
 	if _, err := tx.ExecContext(context.Background(), "UPDATE "+d.db+"."+table+" SET v = 'mine' WHERE id = 64"); err != nil {
 		d.t.Fatal(err)
 	}
