@@ -358,6 +358,14 @@ var rulesName = schema.Name{}
 // durable, whatever was left out of it.
 func prefix(m causality.Mode, lanes int) bool { return m == causality.Ordered || lanes == 1 }
 
+// Layout tells what stored places of a routing version mean; a version that is not
+// known means nothing. inOrder: the highest of them is what is durable, whatever is
+// left out of the log; byRow: each row has a lane of its own.
+func Layout(version, lanes int) (inOrder, byRow bool) {
+	m, known := causality.ModeOf(version)
+	return known && prefix(m, lanes), known && m == causality.Rows
+}
+
 // sameRules fails with errRules where lanes that stand apart were filled by other
 // rules: which rows are durable could not be told.
 func (a *Applier) sameRules(ctx context.Context, c *claimed, apart bool) error {

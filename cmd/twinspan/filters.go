@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/twinspan/twinspan/applier"
 	"github.com/twinspan/twinspan/consumer/route"
 	"github.com/twinspan/twinspan/internal/cli"
 	"github.com/twinspan/twinspan/internal/config"
@@ -126,10 +127,10 @@ afterwards.`,
 				Changed bool `json:"changed"`
 			}
 			if yes {
-				out.Acceptance, err = route.Accept(c.Context(), db, l.Stream, l.Applier.Rules())
+				out.Acceptance, err = route.Accept(c.Context(), db, l.Stream, l.Applier.Rules(), applier.Layout)
 				out.Changed = err == nil
 			} else {
-				out.Acceptance, err = route.Weigh(c.Context(), db, l.Stream, l.Applier.Rules())
+				out.Acceptance, err = route.Weigh(c.Context(), db, l.Stream, l.Applier.Rules(), applier.Layout)
 			}
 			if err != nil && !errors.Is(err, route.ErrUnsafe) {
 				return cli.Fail(cli.ExitUnreachable, err, "twinspan doctor target looks closer")

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/twinspan/twinspan/applier/causality"
 	"github.com/twinspan/twinspan/internal/server"
 	"github.com/twinspan/twinspan/schema"
 )
@@ -33,6 +32,10 @@ type Acceptance struct {
 	restamp bool
 }
 
+// Layout tells what lanes mean that a version of the applier laid out (applier.Layout).
+// prefix: the highest of their places is what is durable; rows: each row has its own.
+type Layout func(version, lanes int) (prefix, rows bool)
+
 // Weigh looks at what accepting the rules would mean, and changes nothing.
 //
 // A lane's stored place says that all rows of that lane up to it are done. Which
@@ -43,14 +46,14 @@ type Acceptance struct {
 // stand apart rules may not change, but where there is one lane, or lanes are done in
 // the order of the log; where the lanes were filled by these very rules; and, where
 // rows have lanes of their own, to rules that only leave more out.
-func Weigh(ctx context.Context, q server.Querier, stream string, c Config) (*Acceptance, error) {
+func Weigh(ctx context.Context, q server.Querier, stream string, c Config, layout Layout) (*Acceptance, error) {
 	stored, _, err := Recorded(ctx, q, stream)
 	if err != nil {
 		return nil, err
 	}
 	a := &Acceptance{Stream: stream, Digest: c.Digest(), Rules: c.String(), Stored: stored.Digest, Old: stored.Text}
 	old, legible := parseStored(stored)
-	if err := a.weighLanes(ctx, q, old, legible, c); err != nil {
+	if err := a.weighLanes(ctx, q, old, legible, c, layout); err != nil {
 		return nil, fmt.Errorf("stream %s: lanes: %w", stream, err)
 	}
 	if a.Refuse == "" && a.Digest != a.Stored {
@@ -73,7 +76,7 @@ func has(ctx context.Context, q server.Querier, tables ...string) (bool, error) 
 	return n == len(tables), err
 }
 
-func (a *Acceptance) weighLanes(ctx context.Context, q server.Querier, old Config, legible bool, c Config) error {
+func (a *Acceptance) weighLanes(ctx context.Context, q server.Querier, old Config, legible bool, c Config, layout Layout) error {
 	if there, err := has(ctx, q, "stream", "lane_position", "progress", "routing"); err != nil || !there {
 		return err
 	}
@@ -89,8 +92,8 @@ func (a *Acceptance) weighLanes(ctx context.Context, q server.Querier, old Confi
 		" FROM twinspan.lane_position l LEFT JOIN twinspan.progress p ON p.stream = l.stream WHERE l.stream = ?", a.Stream).Scan(&a.Lanes, &a.Apart); err != nil {
 		return err
 	}
-	mode, known := causality.ModeOf(version)
-	if a.Apart == 0 || known && (a.Lanes == 1 || mode == causality.Ordered) {
+	prefix, rows := layout(version, a.Lanes)
+	if a.Apart == 0 || prefix {
 		return nil
 	}
 	var stamp uint64
@@ -106,7 +109,7 @@ func (a *Acceptance) weighLanes(ctx context.Context, q server.Querier, old Confi
 	case stamp == c.Stamp():
 		return nil
 	}
-	if a.restamp = known && mode == causality.Rows && legible && stamp == old.Stamp() && old.narrowedTo(c); a.restamp {
+	if a.restamp = rows && legible && stamp == old.Stamp() && old.narrowedTo(c); a.restamp {
 		return nil
 	}
 	a.Refuse = fmt.Sprintf("%d of %d lanes have applied changes that others have not reached, and only the rules that filled them tell which", a.Apart, a.Lanes)
@@ -199,7 +202,7 @@ func parseStored(s Stored) (c Config, ok bool) {
 // Accept records that the target is as the rules want it. It fails with ErrUnsafe,
 // and has changed nothing, where Weigh says so; what that says holds against a
 // consumer that goes on meanwhile, since its applier asks for the lanes' rules too.
-func Accept(ctx context.Context, db *sql.DB, stream string, c Config) (*Acceptance, error) {
+func Accept(ctx context.Context, db *sql.DB, stream string, c Config, layout Layout) (*Acceptance, error) {
 	if err := prepare(ctx, db); err != nil {
 		return nil, err
 	}
@@ -207,7 +210,7 @@ func Accept(ctx context.Context, db *sql.DB, stream string, c Config) (*Acceptan
 	if err != nil {
 		return nil, fmt.Errorf("store rules: %w", err)
 	}
-	a, err := Weigh(ctx, tx, stream, c)
+	a, err := Weigh(ctx, tx, stream, c, layout)
 	if err == nil && a.Refuse != "" {
 		err = fmt.Errorf("stream %s: %w: %s", stream, ErrUnsafe, a.Refuse)
 	}
