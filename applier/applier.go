@@ -48,6 +48,9 @@ type Config struct {
 	LargeBytes int64
 	// Throttle is what it starts with; see SetThrottle.
 	Throttle Throttle
+	// Rules stands for what decides which of the log's changes are fed, and by which
+	// names [0: nothing]. Lanes that stand apart go on by the same only.
+	Rules uint64
 	// WindowBytes [32 MiB] bounds what is decoded and not yet durable, in
 	// bytes of memory. One transaction part may go beyond it.
 	WindowBytes int64
@@ -188,8 +191,11 @@ type Applier struct {
 	// closing: Run is on its way out.
 	closing bool
 
-	save sync.Mutex // one saver of progress at a time; guards track
+	save sync.Mutex // one saver of progress at a time; guards the rest; taken before mu
 	trk  track
+	// replacing: the target may have other lanes by now than we do. Nothing is saved
+	// meanwhile; all that was fed is below the stored floor.
+	replacing bool
 }
 
 // end is the end of a transaction that was dispatched.
@@ -232,8 +238,9 @@ func newApplier(cfg Config, b backend, logger zerolog.Logger) *Applier {
 }
 
 // Run takes the stream over, applies what Apply feeds, and returns when ctx ends
-// (nil), with ErrFenced when another applier took over, or with ErrRegressed when
-// the target lost what it had confirmed. It is called once.
+// (nil), with ErrFenced when another applier took over, with ErrRegressed when the
+// target lost what it had confirmed, with ErrInterrupted, or with ErrTableChanged. It
+// is called once.
 // While the target is away or something is wrong there, it tries for ever; see
 // Status.
 func (a *Applier) Run(ctx context.Context) error {
@@ -317,7 +324,7 @@ func (a *Applier) takeOver(ctx context.Context, fail context.CancelCauseFunc) er
 			}
 			c.lanes = slices.Repeat([]change.Place{c.progress.place}, want)
 		}
-		return nil
+		return a.sameRules(ctx, &c, apart && !prefix(mode, len(c.lanes)))
 	})
 	if err != nil {
 		return err
@@ -340,6 +347,39 @@ func (a *Applier) takeOver(ctx context.Context, fail context.CancelCauseFunc) er
 	a.startLanes(ctx, fail, c.lanes)
 	a.log.Info().Uint64("epoch", c.epoch).Int("lanes", len(c.lanes)).Stringer("atomicity", mode).
 		Int64("floor", int64(a.floor.Offset)).Int64("replay_to", int64(a.replay.Offset)).Msg("applier owns the stream")
+	return nil
+}
+
+// rulesName is where the Config.Rules that lanes were filled by lie among the
+// digests. No table is called so.
+var rulesName = schema.Name{}
+
+// prefix: the highest of the lanes' places says that all of the log up to there is
+// durable, whatever was left out of it.
+func prefix(m causality.Mode, lanes int) bool { return m == causality.Ordered || lanes == 1 }
+
+// Layout tells what stored places of a routing version mean; a version that is not
+// known means nothing. inOrder: the highest of them is what is durable, whatever is
+// left out of the log; byRow: each row has a lane of its own.
+func Layout(version, lanes int) (inOrder, byRow bool) {
+	m, known := causality.ModeOf(version)
+	return known && prefix(m, lanes), known && m == causality.Rows
+}
+
+// sameRules fails with errRules where lanes that stand apart were filled by other
+// rules: which rows are durable could not be told.
+func (a *Applier) sameRules(ctx context.Context, c *claimed, apart bool) error {
+	stored, known := c.digests[rulesName]
+	switch {
+	case known && stored == a.cfg.Rules:
+		return nil
+	case known && apart: // an older version did not say by which
+		return errRules
+	}
+	if err := a.backend.saveDigest(ctx, c.epoch, rulesName, a.cfg.Rules); err != nil {
+		return err
+	}
+	c.digests[rulesName] = a.cfg.Rules
 	return nil
 }
 

@@ -18,7 +18,8 @@ type backend interface {
 	// owner's transaction can commit any more, and answers with what is stored.
 	// It waits for transactions of an earlier owner that are still open.
 	claim(ctx context.Context) (claimed, error)
-	// relane replaces the lanes, all standing at p, by as many of a mode.
+	// relane replaces the lanes, all standing at p, the stored floor, by as many of a
+	// mode. Fails with ErrFenced, ErrRegressed.
 	relane(ctx context.Context, epoch uint64, lanes int, m causality.Mode, p change.Place) error
 	// lane opens the connection of a lane.
 	lane(ctx context.Context, epoch uint64, index int) (laneSession, error)
@@ -55,6 +56,9 @@ type laneSession interface {
 	// apply applies runs in order in the open transaction. After an error the
 	// transaction holds an unknown part of them.
 	apply(ctx context.Context, runs []run) (target.Outcome, error)
+	// alive shows the server that the open transaction is not given up. Fails where
+	// it is no longer open.
+	alive(ctx context.Context) error
 	// commit ends the transaction. After an error nothing of it is applied, or
 	// all of it is: places tells.
 	commit(ctx context.Context) error

@@ -22,7 +22,8 @@ type careful struct {
 	g    *guard
 	conn target.Execer
 	// What the open transaction holds, told when it is committed.
-	records []conflicts.Record
+	records []conflicts.Record      // at most keepRecords
+	counted map[conflicts.Count]int // the others; key: Count with Count 0
 	parked  map[exceptions.Cause]int64
 	// idle: until then the source wins without a look at each row, so that a
 	// target full of differences costs at most a fifth more time.
@@ -128,7 +129,7 @@ func (c *careful) cheap(table string, out target.Outcome) {
 		n    int
 	}{{target.InsertExists, out.InsertFound}, {target.UpdateMissing, out.UpdateMissing}, {target.DeleteMissing, out.DeleteMissing}} {
 		if k.n > 0 {
-			c.records = append(c.records, conflicts.Record{At: time.Now().UTC(), Kind: k.kind, Table: table, Action: string(conflicts.SourceWins), Count: k.n})
+			c.met(conflicts.Record{At: time.Now().UTC(), Kind: k.kind, Table: table, Action: string(conflicts.SourceWins), Count: k.n})
 		}
 	}
 }
@@ -168,6 +169,30 @@ func record(r run, i int, k target.Kind, present []change.Value, action string) 
 	return x
 }
 
+// keepRecords is of how many conflicts a transaction keeps the images until it is
+// committed: as many as are kept after it. It may have any number of rows.
+const keepRecords = 256
+
+// record is that of a run of one row; without what is not kept.
+func (c *careful) record(r run, k target.Kind, present []change.Value, action string) conflicts.Record {
+	if len(c.records) < keepRecords {
+		return record(r, 0, k, present, action)
+	}
+	return conflicts.Record{Kind: k, Table: r.route.routing.Name().String(), Action: action, Count: 1}
+}
+
+// met takes note of conflicts that are facts once the transaction is.
+func (c *careful) met(x conflicts.Record) {
+	if len(c.records) < keepRecords {
+		c.records = append(c.records, x)
+		return
+	}
+	if c.counted == nil {
+		c.counted = map[conflicts.Count]int{}
+	}
+	c.counted[conflicts.Count{Kind: x.Kind, Table: x.Table, Action: x.Action}] += x.Count
+}
+
 // oneByOne applies each row with a look at the target first.
 func (c *careful) oneByOne(ctx context.Context, r run) (sum target.Outcome, err error) {
 	for i := range r.rows {
@@ -200,7 +225,7 @@ func (c *careful) one(ctx context.Context, r run) (out target.Outcome, err error
 	if seen.Kind != "" {
 		action := c.g.policies.Decide(table, seen.Kind, true)
 		if seen.Done { // source and target agree after it, whoever did it
-			c.records = append(c.records, record(r, 0, seen.Kind, seen.Present, conflicts.Already))
+			c.met(c.record(r, seen.Kind, seen.Present, conflicts.Already))
 			if action != conflicts.SourceWins {
 				return out, nil
 			}
@@ -245,19 +270,18 @@ func (c *careful) one(ctx context.Context, r run) (out target.Outcome, err error
 
 // settle does what the policy says about a conflict; stop: not to apply the row.
 func (c *careful) settle(ctx context.Context, r run, k target.Kind, present []change.Value, action conflicts.Policy, why string) (stop bool, err error) {
-	x := record(r, 0, k, present, string(action))
-	switch action {
-	case conflicts.Halt:
-		c.g.noteHalt(x)
+	if action == conflicts.Halt {
+		c.g.noteHalt(record(r, 0, k, present, string(action)))
 		return true, &conflictHalt{kind: k, op: r.rows[0].Op, table: r.route.plan.Table().Name, key: describe(r.route, &r.rows[0])}
-	case conflicts.Exception:
-		id, err := c.store(ctx, r, 0, exceptions.Conflict, k, why, 0)
-		if err != nil {
+	}
+	x := c.record(r, k, present, string(action))
+	if action == conflicts.Exception {
+		if x.Exception, err = c.store(ctx, r, 0, exceptions.Conflict, k, why, 0); err != nil {
 			return true, err
 		}
-		x.Exception = id
+		c.parkedOne(exceptions.Conflict)
 	}
-	c.records = append(c.records, x)
+	c.met(x)
 	return action != conflicts.SourceWins, nil
 }
 
@@ -389,12 +413,21 @@ func (c *careful) store(ctx context.Context, r run, i int, cause exceptions.Caus
 	if c.g.faults.onlyHeads && behind != 0 {
 		x.Keys = keys[:1]
 	}
+	// The lock comes first: who has it would find nothing parked yet, and forget
+	// the hint.
+	open, err := c.g.store.Lock(ctx, c.conn)
+	if err != nil {
+		return 0, err
+	}
 	c.g.hint(x.Keys)
-	return c.g.store.Park(ctx, c.conn, x)
+	return c.g.store.Park(ctx, c.conn, open, x)
 }
 
 // committed tells what the transaction did.
 func (c *careful) committed() {
+	for k, n := range c.counted {
+		c.records = append(c.records, conflicts.Record{At: time.Now().UTC(), Kind: k.Kind, Table: k.Table, Action: k.Action, Count: n})
+	}
 	c.g.note(c.records)
 	for cause, n := range c.parked {
 		c.g.count(cause, n)
@@ -404,5 +437,5 @@ func (c *careful) committed() {
 
 // undone forgets it.
 func (c *careful) undone() {
-	c.records, c.parked = nil, nil
+	c.records, c.counted, c.parked = nil, nil, nil
 }

@@ -27,6 +27,7 @@ type duel struct {
 	next   change.Place
 	n      int
 	stop   func()
+	ran    chan error // what Run returns
 	tables map[string]*schema.Table
 	faults guardFaults // of the next start
 }
@@ -74,7 +75,7 @@ func (d *duel) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
 	go func() { ran <- a.Run(ctx) }()
-	d.a = a
+	d.a, d.ran = a, ran
 	stopped := false
 	d.stop = func() {
 		if stopped {

@@ -182,17 +182,19 @@ func (a *Applier) dispatch(ctx context.Context, p change.Place, rows []change.Ro
 
 // enter makes a table's route the one that its rows go by. Another version of
 // the source's table, without a DDL in between, may show its keys in another
-// form, so nothing that came by the one before may be in flight.
+// form, so nothing that came by the one before may be in flight. What is gathered
+// of a transaction is not yet: endWhole sees to that.
 func (a *Applier) enter(ctx context.Context, p change.Place, t *schema.Table) (*route, error) {
 	rt, err := a.routeOf(ctx, p, t)
 	if err != nil {
 		return nil, err
 	}
 	name := rt.routing.Name()
-	if cur := a.current[name]; cur != nil && cur != rt {
+	if cur := a.current[name]; cur != nil && cur != rt && !a.alone() {
 		if err := a.drained(ctx); err != nil {
 			return nil, err
 		}
+		a.whole.mixed = a.whole.some
 	}
 	a.current[name], a.last = rt, rt
 	return rt, nil
@@ -236,23 +238,28 @@ func (a *Applier) routeOf(ctx context.Context, p change.Place, t *schema.Table) 
 		}
 		name, digest := r.routing.Name(), r.routing.Digest()
 		stored, known := a.digests[name]
+		if !known { // as it was while the target had no such table
+			stored, known = a.digests[t.Name]
+		}
 		if known && stored == digest {
 			return nil
 		}
-		if known && a.mode == causality.Ordered {
-			known = false // no lane was chosen by them
-		}
-		if known && p.Compare(a.replay) <= 0 && r.wasMissing(stored) {
-			return nil
-		}
-		if known && p.Compare(a.replay) <= 0 {
+		known = known && a.mode != causality.Ordered // where no lane was chosen by them
+		if p.Compare(a.replay) <= 0 && !prefix(a.mode, len(a.lanes)) {
+			if known && r.wasMissing(stored) {
+				return nil
+			}
 			a.backend.forget()
-			if r.plan == nil {
+			switch {
+			case !known:
+				// A row that was dispatched left a digest, and all up to here were.
+				return at(p, fmt.Errorf("table %s: its rows came by another name, or not at all: %w", name, errRules))
+			case r.plan == nil:
 				return at(p, fmt.Errorf("table %s: the target has it no more: %w", name, errKeys))
 			}
 			return at(p, fmt.Errorf("table %s: %w", name, errKeys))
 		}
-		if known {
+		if known && !a.alone() {
 			// So that no restart reads a row that went by the old keys.
 			if err := a.drainLanes(ctx); err != nil {
 				return err

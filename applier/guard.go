@@ -2,6 +2,7 @@ package applier
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
@@ -54,9 +55,9 @@ type mark struct {
 // guard is what the lanes share about double writes and parked changes.
 //
 // It remembers the keys of parked changes only as a hint: the target has the
-// truth. A key is added before the transaction that parks it is committed, and
-// taken out only when the target was seen, under the store's lock, to have none
-// parked under it. So a key that is parked is always among the hints, as long as
+// truth. A key is added under the store's lock, before the transaction that parks it
+// is committed, and taken out only when the target was seen, under that lock, to have
+// none parked under it. So a key that is parked is always among the hints, as long as
 // this process owns the stream; whoever opens a session loads them anew, for a
 // server that lost its last commits may have parked changes again.
 type guard struct {
@@ -80,6 +81,9 @@ type guard struct {
 
 	// faults are seeded bugs for tests that must catch them.
 	faults guardFaults
+	// under, where a test sets it, goes between a lane and its connection, for the
+	// faults of a server.
+	under func(*sql.Conn) target.Execer
 }
 
 // guardFaults turn rules off. Only tests set them.
@@ -263,9 +267,6 @@ func (g *guard) note(records []conflicts.Record) {
 		}
 		g.said++
 		quiet := g.said > 20
-		if r.Exception != 0 {
-			g.parked[exceptions.Conflict]++
-		}
 		g.mu.Unlock()
 		if quiet {
 			continue // the ring and the counts have them

@@ -25,9 +25,14 @@ var ErrFenced = errors.New("fenced: another applier owns the stream on this targ
 // a new Applier resumes from what the target holds.
 var ErrRegressed = errors.New("the target went back behind what it had confirmed")
 
+// ErrTableChanged: someone changed a table on the target by hand while rows were
+// applied to it. Nothing was written by what it was before. Run ends with it; a new
+// Applier reads the table as it is.
+var ErrTableChanged = target.ErrChanged
+
 // final: an error that trying again can't mend.
 func final(err error) bool {
-	return errors.Is(err, ErrFenced) || errors.Is(err, ErrRegressed) || errors.Is(err, ErrInterrupted)
+	return errors.Is(err, ErrFenced) || errors.Is(err, ErrRegressed) || errors.Is(err, ErrInterrupted) || errors.Is(err, ErrTableChanged)
 }
 
 // errPlace: a lane's stored place is not what its owner left there.
@@ -35,6 +40,9 @@ var errPlace = errors.New("the stored place of a lane was changed by someone els
 
 // errKeys: rows of a table went to their lanes by other keys than it has now.
 var errKeys = errors.New("the keys of the table changed while lanes stood apart")
+
+// errRules: what was left apart can't be told from what is fed now.
+var errRules = errors.New("filters or routes changed while lanes stood apart")
 
 // errTriggers: triggers would fire for replicated rows.
 var errTriggers = errors.New("the target's table has triggers")
@@ -57,6 +65,7 @@ const (
 	CodeTable        Code = "TABLE_DIFFERENT"  // the target's table can't take the source's rows
 	CodeTriggers     Code = "TRIGGERS"         // the target's table has triggers
 	CodeKeys         Code = "KEYS_CHANGED"     // keys of the target changed while lanes stood apart
+	CodeRules        Code = "LANES_APART"      // filters or routes changed while lanes stood apart
 	CodeRouting      Code = "ROUTING_VERSION"  // lanes stand apart by another version's rules
 	CodeDDL          Code = "DDL_FAILED"       // a statement could not be replayed
 	CodePrivilege    Code = "TARGET_PRIVILEGE" // the applier's account may not do it
@@ -106,6 +115,8 @@ func assess(err error) trouble {
 		return trouble{CodeTriggers, "drop the triggers on the target: the source's own effects are replicated as rows"}
 	case errors.Is(err, errKeys):
 		return trouble{CodeKeys, "give the table on the target the keys it had before, until this place has passed"}
+	case errors.Is(err, errRules):
+		return trouble{CodeRules, "set apply.filters and apply.routes, and the target's tables, back to what they were; record that: twinspan filters accept --yes; let it catch up, then change them"}
 	case errors.Is(err, errRouting):
 		return trouble{CodeRouting, "start the version that wrote the positions and let it catch up, then this one"}
 	case errors.Is(err, errPlace):

@@ -34,7 +34,7 @@ func (b *sqlBackend) missingRoute(source *schema.Table) *route {
 // wasMissing: rows of the table went to one lane when the table was missing, and
 // lanes stand apart since then. So they go on there, until that is behind.
 func (r *route) wasMissing(stored uint64) bool {
-	whole := causality.Whole(r.routing.Name(), whyMissing)
+	whole := causality.Whole(r.source.Name, whyMissing) // the target may spell it otherwise
 	if whole.Digest() != stored {
 		return false
 	}

@@ -119,6 +119,9 @@ func (a *Applier) confirm(ctx context.Context) error { return a.saveProgress(ctx
 func (a *Applier) saveProgress(ctx context.Context, always bool) error {
 	a.save.Lock()
 	defer a.save.Unlock()
+	if a.replacing {
+		return nil
+	}
 	a.mu.Lock()
 	low := a.sched.Low()
 	believed := make([]change.Place, len(a.lanes))

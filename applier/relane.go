@@ -76,12 +76,18 @@ func (a *Applier) relane(ctx context.Context) error {
 	group.stop()
 	floor, _ := a.Durable() // just stored
 	want, mode := a.wanted(), a.cfg.mode()
+	// Until it is known which lanes the target has, nobody may compare them with ours.
+	a.save.Lock()
+	a.replacing = true
+	a.save.Unlock()
 	err := a.untilDone(ctx, floor, "change the lanes", func(ctx context.Context) error {
 		return a.backend.relane(ctx, a.epoch, want, mode, floor)
 	})
 	if err != nil {
 		return err
 	}
+	a.save.Lock()
+	defer a.save.Unlock()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closing {
@@ -89,6 +95,7 @@ func (a *Applier) relane(ctx context.Context) error {
 	}
 	places := slices.Repeat([]change.Place{floor}, want)
 	a.setLanes(mode, places, floor)
+	a.replacing = false
 	a.startLanes(group.parent, group.fail, places)
 	a.log.Info().Int("lanes", want).Stringer("atomicity", mode).Msg("lanes changed")
 	return nil

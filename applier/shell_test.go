@@ -55,6 +55,8 @@ type hostile struct {
 	// that a reader may ever see.
 	states map[change.Place]string
 
+	lease time.Duration // sessions that are silent for longer are dead; 0: never
+
 	incarnation int      // of the server: sessions of an earlier one are dead
 	saved       *hostile // what a server that lost its last commits has
 	regressions int
@@ -128,6 +130,9 @@ func (c *client) relane(_ context.Context, epoch uint64, lanes int, m causality.
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := errors.Join(c.fenced(epoch), c.fails()); err != nil {
+		return err
+	}
+	if err := sameFloor(c.progress.place, p); err != nil {
 		return err
 	}
 	for _, at := range c.lanes {
@@ -229,7 +234,7 @@ func (c *client) lane(_ context.Context, epoch uint64, index int) (laneSession, 
 	if err := c.fails(); err != nil {
 		return nil, err
 	}
-	return &hostileLane{c: c, epoch: epoch, index: index, incarnation: c.incarnation}, nil
+	return &hostileLane{c: c, epoch: epoch, index: index, incarnation: c.incarnation, used: time.Now()}, nil
 }
 
 type hostileLane struct {
@@ -237,16 +242,19 @@ type hostileLane struct {
 	epoch       uint64
 	index       int
 	incarnation int
+	used        time.Time
 
 	// The open transaction.
-	to   change.Place
-	rows []change.Row
+	moved bool
+	to    change.Place
+	rows  []change.Row
 }
 
 func (l *hostileLane) dead() error {
-	if l.incarnation != l.c.incarnation {
+	if l.incarnation != l.c.incarnation || l.c.lease > 0 && time.Since(l.used) > l.c.lease {
 		return driver.ErrBadConn
 	}
+	l.used = time.Now()
 	return nil
 }
 
@@ -263,7 +271,7 @@ func (l *hostileLane) reset(context.Context, error) bool { return false }
 func (l *hostileLane) close()                            {}
 
 func (l *hostileLane) rollback(context.Context) error {
-	l.rows = nil
+	l.rows, l.moved = nil, false
 	return nil
 }
 
@@ -274,11 +282,15 @@ func (l *hostileLane) move(_ context.Context, from, to change.Place) error {
 	if err := errors.Join(l.dead(), c.fenced(l.epoch), c.fails()); err != nil {
 		return err
 	}
-	if at := c.lanes[l.index]; at != from {
+	at := c.lanes[l.index]
+	if l.moved {
+		at = l.to
+	}
+	if at != from {
 		c.problem = fmt.Errorf("lane %d is at %v, not %v", l.index, at, from)
 		return c.problem
 	}
-	l.to = to
+	l.to, l.moved = to, true
 	return nil
 }
 
@@ -340,12 +352,18 @@ func (l *hostileLane) applyRun(r run) (target.Outcome, error) {
 	return target.Outcome{Updated: len(r.rows)}, nil
 }
 
+func (l *hostileLane) alive(context.Context) error {
+	l.c.mu.Lock()
+	defer l.c.mu.Unlock()
+	return errors.Join(l.dead(), l.c.fails())
+}
+
 func (l *hostileLane) commit(context.Context) error {
 	c := l.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	rows := l.rows
-	l.rows = nil
+	l.rows, l.moved = nil, false
 	if err := errors.Join(l.dead(), c.fenced(l.epoch), c.fails()); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -29,6 +30,7 @@ type sqlBackend struct {
 	catalog *target.Catalog // made at the first connection
 	flavor  server.Flavor
 	missing map[*schema.Table]*route // tables that the target has not, of the feeding goroutine
+	planned []schema.Name            // tables that were given a plan, as the target spells them; under mu
 
 	guard *guard
 
@@ -211,6 +213,14 @@ func (b *sqlBackend) relane(ctx context.Context, epoch uint64, lanes int, m caus
 		if err := b.mine(ctx, tx, epoch); err != nil {
 			return err
 		}
+		var floor change.Place
+		if err := tx.QueryRowContext(ctx, `SELECT log_offset, log_index FROM twinspan.progress WHERE stream = ? FOR UPDATE`, b.cfg.Stream).
+			Scan(&floor.Offset, &floor.Index); err != nil {
+			return lost(err)
+		}
+		if err := sameFloor(floor, p); err != nil {
+			return err
+		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM twinspan.lane_position WHERE stream = ?`, b.cfg.Stream); err != nil {
 			return err
 		}
@@ -221,6 +231,16 @@ func (b *sqlBackend) relane(ctx context.Context, epoch uint64, lanes int, m caus
 			lanes, m.Version(), b.cfg.Stream)
 		return err
 	})
+}
+
+// sameFloor: the target still has the floor that was stored last, and with it all
+// that was written before. If it lost that, lanes that began at the floor would skip
+// what is gone.
+func sameFloor(stored, p change.Place) error {
+	if stored != p {
+		return fmt.Errorf("the floor is %d/%d and had been stored as %d/%d: %w", stored.Offset, stored.Index, p.Offset, p.Index, ErrRegressed)
+	}
+	return nil
 }
 
 // mine fails with ErrFenced unless the epoch is the stream's, and keeps it so
@@ -371,6 +391,11 @@ func (b *sqlBackend) route(ctx context.Context, source *schema.Table) (*route, e
 	}
 	rt.shape = rt.routing.Shape(source, t)
 	delete(b.missing, source)
+	b.mu.Lock()
+	if !slices.Contains(b.planned, t.Name) {
+		b.planned = append(b.planned, t.Name)
+	}
+	b.mu.Unlock()
 	return rt, b.guard.admit(ctx, b.db, rt)
 }
 

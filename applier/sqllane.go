@@ -18,9 +18,12 @@ type sqlLane struct {
 	stream string
 	index  int
 	epoch  uint64
+	watch  *heedful     // conn, for all that may be refused
+	to     change.Place // where the open transaction has moved the lane's place
 	c      careful
 	events *target.Writer
-	batch  []target.Run // reused
+	batch  []target.Run // reused, as is seen
+	seen   map[*target.Plan]struct{}
 }
 
 func (b *sqlBackend) lane(ctx context.Context, epoch uint64, index int) (laneSession, error) {
@@ -28,12 +31,16 @@ func (b *sqlBackend) lane(ctx context.Context, epoch uint64, index int) (laneSes
 	if err != nil {
 		return nil, err
 	}
-	l := &sqlLane{conn: conn, stream: b.cfg.Stream, index: index, epoch: epoch, c: careful{g: b.guard, conn: conn}}
+	watch := &heedful{Execer: conn}
+	if b.guard.under != nil {
+		watch.Execer = b.guard.under(conn)
+	}
+	l := &sqlLane{conn: conn, watch: watch, stream: b.cfg.Stream, index: index, epoch: epoch, c: careful{g: b.guard, conn: watch}, seen: map[*target.Plan]struct{}{}}
 	if err := b.guard.load(ctx, conn); err != nil {
 		l.close()
 		return nil, err
 	}
-	if l.events, err = target.NewWriter(ctx, conn, b.catalog.Info()); err != nil {
+	if l.events, err = target.NewWriter(ctx, watch, b.catalog.Info()); err != nil {
 		l.close()
 		return nil, err
 	}
@@ -44,6 +51,7 @@ func (b *sqlBackend) lane(ctx context.Context, epoch uint64, index int) (laneSes
 		l.close()
 		return nil, err
 	}
+	watch.refused = nil // whatever NewWriter tried, no transaction is open
 	return l, nil
 }
 
@@ -81,6 +89,9 @@ func (l *sqlLane) places(ctx context.Context) ([]change.Place, error) {
 // move is the first statement of a transaction, so that everything after it is
 // the epoch's; of a transaction whose end was not known then, also its last.
 func (l *sqlLane) move(ctx context.Context, from, to change.Place) error {
+	if err := l.whole(ctx); err != nil {
+		return err
+	}
 	r, err := l.conn.ExecContext(ctx, `UPDATE twinspan.lane_position SET log_offset = ?, log_index = ?, updated_at = UTC_TIMESTAMP(6)
 		WHERE stream = ? AND lane = ? AND epoch = ? AND log_offset = ? AND log_index = ?`,
 		to.Offset, to.Index, l.stream, l.index, l.epoch, from.Offset, from.Index)
@@ -98,12 +109,43 @@ func (l *sqlLane) move(ctx context.Context, from, to change.Place) error {
 		}
 		return fmt.Errorf("place of lane %d is not %d/%d: %w", l.index, from.Offset, from.Index, errPlace)
 	}
+	l.to, l.watch.refused = to, nil
 	return nil
 }
 
-// apply: what goes as row events goes in one statement, and by SQL where that was
+// apply: the tables are looked at once their rows are written, when the transaction
+// keeps anyone from changing them, and nothing of it can be seen yet.
+func (l *sqlLane) apply(ctx context.Context, runs []run) (target.Outcome, error) {
+	sum, err := l.write(ctx, runs)
+	if err != nil && (server.ErrorNumber(err) == 0 && !ofRow(err) || target.Retryable(err)) {
+		return sum, err
+	}
+	if e := l.unchanged(ctx, runs); err == nil || errors.Is(e, target.ErrChanged) {
+		err = errors.Join(e, err) // a refusal's reason may be that it changed
+	}
+	return sum, err
+}
+
+// unchanged fails with ErrTableChanged where a table of the runs is no longer what
+// their plans think.
+func (l *sqlLane) unchanged(ctx context.Context, runs []run) error {
+	clear(l.seen)
+	for i := range runs {
+		plan := runs[i].route.plan
+		if _, known := l.seen[plan]; known || plan == nil {
+			continue
+		}
+		l.seen[plan] = struct{}{}
+		if err := plan.Unchanged(ctx, l.conn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write: what goes as row events goes in one statement, and by SQL where that was
 // refused; the others run by run.
-func (l *sqlLane) apply(ctx context.Context, runs []run) (sum target.Outcome, err error) {
+func (l *sqlLane) write(ctx context.Context, runs []run) (sum target.Outcome, err error) {
 	for len(runs) > 0 {
 		l.batch = l.batch[:0]
 		for _, r := range runs {
@@ -127,7 +169,7 @@ func (l *sqlLane) apply(ctx context.Context, runs []run) (sum target.Outcome, er
 		}
 		for _, r := range runs[:exactly] {
 			out, err := l.c.apply(ctx, r, func(ctx context.Context, r run) (target.Outcome, error) {
-				return r.route.plan.Apply(ctx, l.conn, r.rows)
+				return r.route.plan.Apply(ctx, l.watch, r.rows)
 			})
 			sum.Add(out)
 			if err != nil {
@@ -139,6 +181,13 @@ func (l *sqlLane) apply(ctx context.Context, runs []run) (sum target.Outcome, er
 	return sum, nil
 }
 
+// alive: a connection that says nothing for the lease is ended by the server, and
+// its transaction with it.
+func (l *sqlLane) alive(ctx context.Context) error {
+	_, err := l.conn.ExecContext(ctx, "DO 0")
+	return err
+}
+
 // plain: nothing asks for a look at the target before the run's rows are written.
 func (c *careful) plain(r run) bool {
 	return len(r.rows) > 0 && r.route.plan != nil && c.g.hinted.Load() == 0 && !c.g.policies.Compares(r.route.plan.Table().Name)
@@ -146,16 +195,21 @@ func (c *careful) plain(r run) bool {
 
 // commit is the one statement whose failure leaves the outcome open.
 func (l *sqlLane) commit(ctx context.Context) error {
+	if err := l.whole(ctx); err != nil {
+		return err
+	}
 	if _, err := l.conn.ExecContext(ctx, "COMMIT"); err != nil {
 		l.c.undone() // perhaps it was, and then nobody is told more than the target knows
 		return &commitError{err}
 	}
+	l.watch.refused = nil
 	l.c.committed()
 	return nil
 }
 
 func (l *sqlLane) rollback(ctx context.Context) error {
 	l.c.undone()
+	l.watch.refused = nil
 	_, err := l.conn.ExecContext(ctx, "ROLLBACK")
 	return err
 }
@@ -174,6 +228,7 @@ func (l *sqlLane) reset(ctx context.Context, err error) bool {
 	if errors.As(err, &c) || server.ErrorNumber(err) == 0 {
 		return false
 	}
+	l.watch.refused = nil
 	_, err = l.conn.ExecContext(ctx, "ROLLBACK")
 	return err == nil
 }

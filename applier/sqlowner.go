@@ -68,10 +68,17 @@ func (b *sqlBackend) hold(ctx context.Context, epoch uint64) error {
 	defer b.disown()
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	wg.Add(1)
+	changed := make(chan error, 1) // owner: watch; bound 1; never closed
+	wg.Add(2)
 	go func() {
 		defer wg.Done()
 		b.guard.tend(ctx, b.db, b.cfg.Owner)
+	}()
+	go func() {
+		defer wg.Done()
+		if err := b.watch(ctx); err != nil {
+			changed <- err
+		}
 	}()
 	defer wg.Wait()
 	defer cancel()
@@ -81,6 +88,8 @@ func (b *sqlBackend) hold(ctx context.Context, epoch uint64) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case err := <-changed:
+			return err
 		case <-tick.C:
 		}
 		if err := b.ping(ctx, epoch); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/twinspan/twinspan/applier/target"
 	"github.com/twinspan/twinspan/change"
@@ -50,6 +51,14 @@ type parts struct {
 	done chan struct{} // owner: the lane; closed when the transaction is durable
 }
 
+// alone: a transaction is being written as it is read. All before it is durable and
+// recorded so, nothing behind it is read before it is durable, and its own rows are
+// in one lane, in order. So whatever else has to drain the lanes need not, and must
+// not: it would wait for rows that it is to feed. A crash finds no lane beyond the
+// floor, or all of the transaction durable, whose lane its first row tells. Of the
+// feeding goroutine.
+func (a *Applier) alone() bool { return a.whole.parts != nil }
+
 // stream writes a transaction as its parts come, in one of the target. What was
 // written is not kept: what goes wrong ends Run.
 func (w *laneWriter) stream(ctx context.Context, p *parts) error {
@@ -70,21 +79,17 @@ func (w *laneWriter) streamed(ctx context.Context, p *parts) error {
 		return err
 	}
 	for {
-		var part []work
-		var open bool
-		select {
-		case part, open = <-p.queue:
-		case <-ctx.Done():
+		part, open, err := w.next(ctx, p)
+		if err != nil {
 			w.close()
-			return context.Cause(ctx)
+			return err
 		}
 		if !open {
 			break
 		}
-		w.a.brake.wait(ctx)
 		w.a.brake.took(len(part))
 		var o target.Outcome
-		err := within(ctx, streamTries, func(ctx context.Context) (err error) {
+		err = within(ctx, streamTries, func(ctx context.Context) (err error) {
 			o, err = w.session.apply(ctx, w.space.part(part))
 			return err
 		})
@@ -96,7 +101,10 @@ func (w *laneWriter) streamed(ctx context.Context, p *parts) error {
 		w.a.count(o)
 	}
 	err := within(ctx, streamTries, func(ctx context.Context) error {
-		if err := w.session.move(ctx, w.stored, p.end); err != nil {
+		if err := w.session.move(ctx, p.first, p.end); err != nil {
+			if errors.Is(err, errPlace) { // it locked the place, and nobody else could have changed it
+				err = fmt.Errorf("%w: its lane's place is not %d/%d", errUndone, p.first.Offset, p.first.Index)
+			}
 			return err
 		}
 		return w.session.commit(ctx)
@@ -116,6 +124,48 @@ func (w *laneWriter) streamed(ctx context.Context, p *parts) error {
 	return nil
 }
 
+// next waits for the next part and until the throttle lets it through, however
+// long either takes: the transaction's session is kept from looking like one of an
+// owner that stands still. open is false behind the last part.
+func (w *laneWriter) next(ctx context.Context, p *parts) (part []work, open bool, err error) {
+	beat := time.NewTicker(time.Duration(w.a.cfg.leaseSeconds()) * time.Second / 4)
+	defer beat.Stop()
+	for got := false; !got; {
+		select {
+		case part, open = <-p.queue:
+			got = true
+		case <-beat.C:
+			err = w.alive(ctx)
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+		if err != nil || got && !open {
+			return nil, false, err
+		}
+	}
+	for err == nil && !w.a.brake.waitTill(ctx, beat.C) {
+		err = w.alive(ctx)
+	}
+	if err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return part, true, err
+}
+
+// alive tells the target that the open transaction is not given up. While the feeder
+// waits for a person it is not told: what he does to the target's tables may have to
+// wait for the transaction, which ends with the lease then.
+func (w *laneWriter) alive(ctx context.Context) error {
+	w.a.mu.Lock()
+	n := w.a.state.notes[dispatcherSlot]
+	halted := n != nil && n.halt != nil
+	w.a.mu.Unlock()
+	if halted {
+		return nil
+	}
+	return within(ctx, 0, w.session.alive)
+}
+
 // streamTries gives the statements of a large transaction, and its commit, as
 // long as a try ever gets.
 const streamTries = 5
@@ -128,7 +178,9 @@ func (w *laneWriter) begin(ctx context.Context, p *parts) error {
 			if _, err := w.open(ctx, w.stored); err != nil {
 				return err
 			}
-			return w.session.move(ctx, w.stored, w.stored)
+			// To its first row for now: whoever finds the place elsewhere behind
+			// the last one is in another transaction.
+			return w.session.move(ctx, w.stored, p.first)
 		})
 		if err == nil || final(err) {
 			return err

@@ -82,25 +82,34 @@ func (b *brake) open() bool {
 }
 
 // wait returns when something may be written, or ctx ends.
-func (b *brake) wait(ctx context.Context) {
+func (b *brake) wait(ctx context.Context) { b.waitTill(ctx, nil) }
+
+// waitTill is wait, but answers false where the beat comes first.
+func (b *brake) waitTill(ctx context.Context, beat <-chan time.Time) bool {
 	for ctx.Err() == nil {
 		b.mu.Lock()
 		pause, changed, rest := b.pause, b.changed, time.Until(b.next)
 		b.mu.Unlock()
 		if pause == "" && rest <= 0 {
-			return
+			return true
 		}
 		if pause != "" {
 			rest = time.Hour
 		}
 		t := time.NewTimer(rest)
+		beaten := false
 		select {
 		case <-t.C:
 		case <-changed:
+		case <-beat:
+			beaten = true
 		case <-ctx.Done():
 		}
-		t.Stop()
+		if t.Stop(); beaten {
+			return false
+		}
 	}
+	return true
 }
 
 // took books rows that are about to be written.

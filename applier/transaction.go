@@ -21,12 +21,24 @@ type gathered struct {
 	parts *parts
 	// durable: it is too large, and was applied before.
 	durable bool
+	// mixed: a table has rows in it by two versions.
+	mixed bool
 }
 
 // gather takes rows of a transaction in, whose first place is p.
 func (a *Applier) gather(ctx context.Context, p change.Place, rows []change.Row) error {
 	g := &a.whole
-	g.rows = slices.Grow(g.rows, len(rows))
+	if !g.durable {
+		g.rows = slices.Grow(g.rows, len(rows))
+	}
+	var skipped int64
+	defer func() {
+		if skipped > 0 {
+			a.mu.Lock()
+			a.state.skipped += skipped
+			a.mu.Unlock()
+		}
+	}()
 	for i := range rows {
 		r := &rows[i]
 		place := change.Place{Offset: p.Offset, Index: p.Index + int32(i)}
@@ -53,6 +65,8 @@ func (a *Applier) gather(ctx context.Context, p change.Place, rows []change.Row)
 			g.some, g.home, g.first = true, f.Home, place
 		}
 		if g.durable {
+			g.touches = g.touches[:0] // nobody waits for it
+			skipped++
 			continue
 		}
 		g.rows = append(g.rows, work{route: rt, row: r, mark: mark{place, a.from}})
@@ -122,6 +136,15 @@ func (a *Applier) endWhole(ctx context.Context, p change.Place) error {
 		}
 		return a.finish(ctx, g.parts, p)
 	}
+	if err := a.addWhole(ctx, &g, p); err != nil || !g.mixed {
+		return err
+	}
+	// What follows shows only the newer version's keys.
+	return a.drainLanes(ctx)
+}
+
+// addWhole gives a gathered transaction to its lane.
+func (a *Applier) addWhole(ctx context.Context, g *gathered, p change.Place) error {
 	first := g.rows[0]
 	if len(g.rows) > 1 {
 		first.more = &more{rest: g.rows[1:]}

@@ -104,6 +104,9 @@ func (r *Retrier) Retry(ctx context.Context, id int64) (*Outcome, error) {
 	for i := range chain {
 		o.Chain = append(o.Chain, chain[i].Exception)
 	}
+	if _, err := conn.ExecContext(ctx, "SAVEPOINT tw_chain"); err != nil {
+		return nil, r.Store.wrap(what, err)
+	}
 	for i := range chain {
 		dropped, err := r.apply(ctx, conn, &chain[i])
 		if err != nil && (target.Retryable(err) || ctx.Err() != nil) {
@@ -122,6 +125,16 @@ func (r *Retrier) Retry(ctx context.Context, id int64) (*Outcome, error) {
 		}
 		if dropped {
 			o.Dropped++
+		}
+	}
+	// A statement that the server refused on the way may have cost the whole
+	// transaction, the lock and the changes before it; the savepoint goes with them.
+	if _, err := conn.ExecContext(ctx, "RELEASE SAVEPOINT tw_chain"); err != nil {
+		return nil, r.Store.wrap(what, fmt.Errorf("the target undid it half way: %w", err))
+	}
+	for _, p := range r.plans {
+		if err := p.Unchanged(ctx, conn); err != nil {
+			return nil, r.Store.wrap(what, err)
 		}
 	}
 	if !r.DryRun {

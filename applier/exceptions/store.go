@@ -117,12 +117,8 @@ const (
 
 // Park stores a change in the caller's transaction, which holds the lock. It fails
 // with ErrFull.
-func (s *Store) Park(ctx context.Context, x target.Execer, c *Change) (id int64, err error) {
+func (s *Store) Park(ctx context.Context, x target.Execer, open int, c *Change) (id int64, err error) {
 	what := fmt.Sprintf("park %s of %s%s", c.Row.Op, c.Table, c.Key)
-	open, err := s.Lock(ctx, x)
-	if err != nil {
-		return 0, err
-	}
 	if s.Max > 0 && open >= s.Max {
 		return 0, s.wrap(what, fmt.Errorf("%w: %d", ErrFull, open))
 	}

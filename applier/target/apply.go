@@ -121,6 +121,10 @@ func classify(err error) failure {
 		return failDuplicate
 	case 1044, 1045, 1046, 1049, 1051, 1054, 1064, 1072, 1109, 1142, 1143, 1146, 1193, 1227, 1231, 1305, 1370, 1394, 1412, 1449, 1615:
 		return failOther // privileges, a table that is not what the plan thinks, our own statement
+	case 1015, 1016, 1017, 1023, 1024, 1034, 1035, 1036, 1194, 1195, 1712, 1812, 1877, // files and tables that are locked, damaged or read-only
+		1197, 1534, 1598, 1785, // what goes into the binary log
+		1135, 1207, 1223, 1436, 3098, 3100: // threads, locks, plugins
+		return failOther // the server's state
 	}
 	return failRow
 }

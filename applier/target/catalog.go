@@ -97,12 +97,15 @@ func (c *Catalog) loadShowing(ctx context.Context, q server.Querier, name schema
 	if err != nil {
 		return nil, err
 	}
+	// They stay so for the connection: no one else's statements differ by them. The
+	// first two are a lane's, whose SHOW CREATE TABLE must read the same.
+	settings := []setting{{name: "sql_mode", value: "'" + dmlMode + "'"}, {name: "character_set_results", value: "utf8mb4"}}
 	if c.info.Flavor == server.MySQL {
-		// It stays so for the connection: no one else's statements differ by it.
-		if err := prepareSession(ctx, conn, []setting{{name: "show_gipk_in_create_table_and_information_schema", value: "1", want: "1"}}); err != nil {
-			Discard(conn)
-			return nil, err
-		}
+		settings = append(settings, setting{name: "show_gipk_in_create_table_and_information_schema", value: "1", want: "1"})
+	}
+	if err := prepareSession(ctx, conn, settings); err != nil {
+		Discard(conn)
+		return nil, err
 	}
 	t, err := c.load(ctx, conn, name)
 	return t, errors.Join(err, conn.Close())
@@ -134,6 +137,9 @@ func (c *Catalog) load(ctx context.Context, q server.Querier, name schema.Name) 
 	}
 	t.Table = *described
 	t.server = c.info
+	if t.shown, err = shown(ctx, q, t.quoted()); err != nil {
+		return nil, err
+	}
 	for _, read := range []func(context.Context, server.Querier, *Table) error{
 		readColumns, c.readKeys, readTriggers,
 	} {
@@ -152,6 +158,14 @@ func (c *Catalog) load(ctx context.Context, q server.Querier, name schema.Name) 
 		}
 	}
 	t.Identity = identityOf(t)
+	// What was read in so many pieces is one table's when it is still the same.
+	now, err := shown(ctx, q, t.quoted())
+	if err == nil && now != t.shown {
+		err = errors.New("it changed while it was read")
+	}
+	if err != nil {
+		return nil, err
+	}
 	return t, nil
 }
 

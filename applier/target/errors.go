@@ -154,7 +154,9 @@ func excerpt(text string) string {
 
 // Retryable says that the same work may succeed in a new transaction: a
 // deadlock, a lock wait that timed out, a connection or server that went away,
-// a server that is read-only or out of space for now. The outcome of the
+// a server that is read-only, or out of space or memory for now. Some of these
+// undo the whole transaction at once, so nothing more may be written in it after
+// any of them. The outcome of the
 // transaction is unknown when its COMMIT failed this way; the lane's stored
 // position tells.
 func Retryable(err error) bool {
@@ -166,10 +168,13 @@ func Retryable(err error) bool {
 		var n net.Error
 		return errors.Is(err, driver.ErrBadConn) || errors.Is(err, mysql.ErrInvalidConn) ||
 			errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &n)
-	case 1205, 1213, // lock wait timeout, deadlock
+	case 1205, 1206, 1213, // lock wait timeout, lock table full, deadlock: the last two undo all, and so may the first
 		1020, 1099, 1100, // record changed since last read (MariaDB snapshot isolation)
 		1028, 1021, 1114, 1030, // disk or table full, handler error
-		1040, 1203, 1226, // too many connections
+		1026, 1878, // write to a file, a temporary one: the binary log's cache, say
+		1037, 1038, 1041, // out of memory
+		1040, 1203, 1226, 1637, // too many connections, transactions
+		1047, 3101, // a node that is not ready; a group that would not have the transaction
 		1053, 1077, 1079, 1080, 1152, 1158, 1159, 1160, 1161, 1184, // shutdown, network
 		1290, 1792, 1836, // read-only server or transaction
 		1317, 1927, 3024, 1969, 2006, 2013, // interrupted, killed, timed out, gone

@@ -63,11 +63,12 @@ const eventBytes = 180 << 10
 const fewRows = 8
 
 // NewWriter prepares a session from OpenSession, outside a transaction. Where it
-// may not use row events, Together answers 0, and Reason tells why.
+// may not use row events, Together answers 0, and Reason tells why. After an error
+// the session must be thrown away.
 func NewWriter(ctx context.Context, conn Execer, info server.Info) (*Writer, error) {
 	w := &Writer{conn: conn, few: fewRows, ids: map[*Plan]uint32{}, slots: map[uint64]int32{}}
 	err := w.prepare(ctx, info)
-	if server.ErrorNumber(err) != 0 && !Retryable(err) {
+	if server.ErrorNumber(err) != 0 && !Retryable(err) && !errors.Is(err, errUndecided) {
 		w.why, err = err.Error(), nil
 	}
 	if err != nil {
@@ -119,27 +120,36 @@ func (w *Writer) prepare(ctx context.Context, info server.Info) error {
 	}
 	w.sql = append(w.sql[:0], "BINLOG '"...)
 	w.sql = append(base64.StdEncoding.AppendEncode(w.sql, rowevent.Format(info.Flavor, version)), '\'')
-	statements := []string{string(w.sql)}
 	if info.Flavor == server.MySQL {
-		// The event leaves gtid_next undecided. Before it, only to see that
-		// this account may set it.
-		const auto = "SET SESSION gtid_next = 'AUTOMATIC'"
-		statements = []string{auto, statements[0], auto}
+		return w.decided(ctx, string(w.sql))
 	}
-	for _, q := range statements {
-		if _, err := w.conn.ExecContext(ctx, q); err != nil {
-			return err
-		}
+	if _, err := w.conn.ExecContext(ctx, string(w.sql)); err != nil {
+		return err
 	}
-	if info.Flavor == server.MariaDB {
-		// Else it logs each statement's text beside its events. Not every
-		// account may say so.
-		_, err := w.conn.ExecContext(ctx, "SET SESSION binlog_annotate_row_events = 0")
-		if server.ErrorNumber(err) == 0 {
-			return err
-		}
+	// Else it logs each statement's text beside its events. Not every account may
+	// say so.
+	_, err = w.conn.ExecContext(ctx, "SET SESSION binlog_annotate_row_events = 0")
+	if server.ErrorNumber(err) == 0 {
+		return err
 	}
 	return nil
+}
+
+// errUndecided: the session can't be used, not even for SQL.
+var errUndecided = errors.New("gtid_next could not be set again")
+
+// decided sends MySQL the format, which leaves gtid_next undecided, and decides it
+// again. Before that it is set only to see that this account may.
+func (w *Writer) decided(ctx context.Context, format string) error {
+	const auto = "SET SESSION gtid_next = 'AUTOMATIC'"
+	if _, err := w.conn.ExecContext(ctx, auto); err != nil {
+		return err
+	}
+	_, err := w.conn.ExecContext(ctx, format)
+	if _, again := w.conn.ExecContext(ctx, auto); again != nil {
+		return errors.Join(fmt.Errorf("%w: %w", errUndecided, again), err)
+	}
+	return err
 }
 
 // Reason is why the writer uses no row events; empty when it does.
@@ -451,7 +461,8 @@ func (w *Writer) send(ctx context.Context, sum *Outcome) error {
 	case failNone:
 		return nil
 	case failOther:
-		if server.ErrorNumber(err) == 0 || Retryable(err) {
+		// 1030 is also all that some servers say of a row that they can't carry out.
+		if n := server.ErrorNumber(err); n == 0 || n != 1030 && Retryable(err) {
 			return err
 		}
 	}

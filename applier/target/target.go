@@ -63,6 +63,7 @@ type Table struct {
 	Sequence bool     // a MariaDB SEQUENCE: one row, which INSERT replaces
 
 	server  server.Info
+	shown   uint64   // the definition, see shown
 	columns []column // what the catalogue says beyond schema.Column
 }
 

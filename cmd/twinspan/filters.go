@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/twinspan/twinspan/applier"
 	"github.com/twinspan/twinspan/consumer/route"
 	"github.com/twinspan/twinspan/internal/cli"
 	"github.com/twinspan/twinspan/internal/config"
@@ -76,7 +78,8 @@ reached.`,
 }
 
 func (a *app) filtersAccept() *cobra.Command {
-	return &cobra.Command{
+	var yes bool
+	c := &cobra.Command{
 		Use:   "accept",
 		Short: "Record that the target is as the configured filters and routes want it",
 		Long: `A consumer whose filters or routes are not those that its target was filled by halts
@@ -90,10 +93,23 @@ out. Stop the consumer, bring the target in order, then accept and start it agai
   - a table that is left out from now on: drop it, or keep what it has.
   - a table with a new name: rename it.
 
-verify tells whether all is well afterwards.`,
-		Example: "  twinspan filters accept -c twinspan.yaml",
+It is refused while lanes stand apart: what a lane has applied can only be told by
+the rules that filled it. A consumer that has applied all of the log, or has one lane
+(twinspan lanes set 1), may be stopped and given other rules; so may one whose
+transactions are committed in the source's order, at any time. Where rows have lanes
+of their own, rules that only leave more tables or row operations out always may
+follow. It is also refused while changes are parked that the new rules would lead
+elsewhere. Look with filters accept before anything is changed on the target.
+
+Without --yes it says what would be recorded. verify tells whether all is well
+afterwards.`,
+		Example: "  twinspan filters accept -c twinspan.yaml\n  twinspan filters accept -c twinspan.yaml --yes",
 		Args:    args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
+			p, err := a.printer()
+			if err != nil {
+				return err
+			}
 			l, err := a.load(true)
 			if err != nil {
 				return err
@@ -106,22 +122,61 @@ verify tells whether all is well afterwards.`,
 				return err
 			}
 			defer db.Close()
-			if err := route.Accept(c.Context(), db, l.Stream, l.Applier.Rules()); err != nil {
+			var out struct {
+				*route.Acceptance
+				Changed bool `json:"changed"`
+			}
+			if yes {
+				out.Acceptance, err = route.Accept(c.Context(), db, l.Stream, l.Applier.Rules(), applier.Layout)
+				out.Changed = err == nil
+			} else {
+				out.Acceptance, err = route.Weigh(c.Context(), db, l.Stream, l.Applier.Rules(), applier.Layout)
+			}
+			if err != nil && !errors.Is(err, route.ErrUnsafe) {
 				return cli.Fail(cli.ExitUnreachable, err, "twinspan doctor target looks closer")
 			}
-			p, err := a.printer()
-			if err != nil {
+			if err := p.Print(out, func() error { printAcceptance(p, out.Acceptance, out.Changed); return nil }); err != nil {
 				return err
 			}
-			out := struct {
-				Stream string `json:"stream"`
-				Digest string `json:"digest"`
-			}{l.Stream, l.Applier.Rules().Digest()}
-			return p.Print(out, func() error {
-				p.Printf("stream %s: filters and routes %s are recorded on %s\n", out.Stream, orNone(out.Digest), l.Target.Address)
-				return nil
-			})
+			if out.Refuse != "" {
+				return cli.Fail(cli.ExitUnsafe, errors.New(out.Refuse), out.Remedy)
+			}
+			return nil
 		},
+	}
+	c.Flags().BoolVar(&yes, "yes", false, "carry it out; without it nothing is changed")
+	return c
+}
+
+// printAcceptance shows the rules line by line, with what is new in them and what
+// is no more.
+func printAcceptance(p *cli.Printer, r *route.Acceptance, done bool) {
+	was, will := strings.Split(strings.TrimSpace(r.Old), "\n"), strings.Split(strings.TrimSpace(r.Rules), "\n")
+	for _, line := range was {
+		if line != "" && !slices.Contains(will, line) {
+			p.Printf("%s\n", p.Paint("red", "- "+line))
+		}
+	}
+	for _, line := range will {
+		switch {
+		case line == "":
+		case slices.Contains(was, line):
+			p.Printf("  %s\n", line)
+		default:
+			p.Printf("%s\n", p.Paint("green", "+ "+line))
+		}
+	}
+	p.Printf("stream %s: the target was filled by filters and routes %s, configured are %s", r.Stream, orNone(r.Stored), orNone(r.Digest))
+	if r.Apart > 0 {
+		p.Printf("; %d of %d lanes are ahead of the others", r.Apart, r.Lanes)
+	}
+	switch {
+	case done:
+		p.Printf("\nRecorded.\n")
+	case r.Refuse == "":
+		p.Printf("\nNothing was changed. With --yes they are recorded as what the target was filled by.\n")
+	default:
+		p.Printf("\n")
 	}
 }
 
@@ -207,7 +262,7 @@ func printFilters(p *cli.Printer, r *filterReport) {
 	p.Printf("\n%d tables, %d replicated, %d problems\n", len(r.Tables), in, len(r.Troubles))
 }
 
-const changedRemedy = "set apply.filters and apply.routes back; or bring the target in order and record it: twinspan filters accept --help says how"
+const changedRemedy = "set apply.filters and apply.routes back; or see that twinspan filters accept refuses nothing, bring the target in order and record it (--yes); its --help says how"
 
 // rulesError is what keeps a consumer from starting with its rules.
 type rulesError struct{ troubles []route.Trouble }

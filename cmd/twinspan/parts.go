@@ -39,7 +39,7 @@ func applierConfig(c *config.Config) applier.Config {
 		BatchBytes: int64(a.BatchBytes), BatchDelay: a.BatchDelay.Std(), BatchTime: a.BatchTime.Std(),
 		Atomicity: applier.Atomicity(a.Atomicity), AnyOrder: !a.CommitOrder, Throttle: throttleOf(a.Throttle),
 		Conflicts: conflictPolicies(a), Exceptions: exceptionRules(a),
-		Owner: fmt.Sprintf("%s:%d", hostName(), os.Getpid()),
+		Rules: a.Rules().Stamp(), Owner: fmt.Sprintf("%s:%d", hostName(), os.Getpid()),
 	}
 }
 

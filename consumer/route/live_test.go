@@ -89,7 +89,7 @@ func TestAgree(t *testing.T) {
 	if err := Agree(ctx, db, "s", a); err != nil {
 		t.Errorf("done by hand is no change: %v", err)
 	}
-	if err := Accept(ctx, db, "s", b); err != nil {
+	if _, err := Accept(ctx, db, "s", b, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := Agree(ctx, db, "s", b); err != nil {

@@ -10,6 +10,7 @@ package route
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -54,6 +55,16 @@ func (c Config) Digest() string {
 	}
 	sum := sha256.Sum256([]byte(c.String()))
 	return hex.EncodeToString(sum[:16])
+}
+
+// Stamp is Digest as a number, 0 for none: the applier keeps it beside the lanes
+// that were filled by these rules (applier.Config.Rules).
+func (c Config) Stamp() uint64 {
+	if c.Done = nil; c.Empty() {
+		return 0
+	}
+	sum := sha256.Sum256([]byte(c.String()))
+	return binary.BigEndian.Uint64(sum[:])
 }
 
 // String is the rules in a form for people, one to a line. Order counts only among

@@ -65,7 +65,10 @@ func Agree(ctx context.Context, q server.Querier, stream string, c Config) error
 	case progress:
 		return fmt.Errorf("stream %s: %w: the target's are %s, the configuration's %s", stream, ErrChanged, spell(s.Digest), spell(c.Digest()))
 	}
-	return Accept(ctx, q, stream, c)
+	if err := prepare(ctx, q); err != nil {
+		return err
+	}
+	return record(ctx, q, stream, c)
 }
 
 func spell(digest string) string {
@@ -75,8 +78,8 @@ func spell(digest string) string {
 	return digest
 }
 
-// Accept records that the target is as the rules want it.
-func Accept(ctx context.Context, q server.Querier, stream string, c Config) error {
+// prepare makes the table of the records where it is missing.
+func prepare(ctx context.Context, q server.Querier) error {
 	for _, text := range []string{
 		"CREATE DATABASE IF NOT EXISTS twinspan CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
 		"CREATE TABLE IF NOT EXISTS twinspan.rules (stream VARCHAR(190) NOT NULL PRIMARY KEY, digest VARCHAR(64) NOT NULL COMMENT 'of the filters and routes that filled the target'," +
@@ -86,6 +89,10 @@ func Accept(ctx context.Context, q server.Querier, stream string, c Config) erro
 			return fmt.Errorf("store rules: %w", err)
 		}
 	}
+	return nil
+}
+
+func record(ctx context.Context, q server.Querier, stream string, c Config) error {
 	if _, err := q.ExecContext(ctx, "REPLACE INTO twinspan.rules (stream, digest, rules, accepted_at) VALUES (?, ?, ?, UTC_TIMESTAMP(6))", stream, c.Digest(), c.String()); err != nil {
 		return fmt.Errorf("store rules: %w", err)
 	}

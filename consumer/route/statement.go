@@ -264,6 +264,8 @@ func (j *job) database() (bool, error) {
 		return false, nil
 	case j.st.Class != ddl.DropDatabase:
 		return true, nil
+	case slices.ContainsFunc(j.rules.skip[skipDDL], func(p pattern) bool { return p.schema.matches(name) }):
+		return false, j.refuse(CodeMixed, "", "the DDL of some tables of %s is left out (skip_ddl), and they would go with it", any)
 	case !m.plain():
 		return false, j.refuse(CodeDatabase, fmt.Sprintf("drop the replicated tables of %s on the target by hand, then add %s to apply.filters.done", name, j.gtid),
 			"only a part of %s is replicated there: the target's schema may hold tables of its own", any)

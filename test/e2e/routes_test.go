@@ -167,7 +167,10 @@ func TestRoutes(t *testing.T) {
 			s.restart(t, append(old[2:len(old):len(old)], "apply.filters.include=shop.*,crm.*", "apply.filters.exclude=*.tmp_*,crm.audit,crm.persons")...)
 			s.awaitHalt(t, harness.Consumer, "FILTERS_CHANGED")
 			s.command(t, 3, "filters", "check")
-			s.command(t, 0, "filters", "accept")
+			if out := s.command(t, 0, "filters", "accept"); !strings.Contains(out, "Nothing was changed") {
+				t.Errorf("filters accept: %s", out)
+			}
+			s.command(t, 0, "filters", "accept", "--yes")
 			s.awaitGoingOn(t)
 			s.settleAll(t)
 			s.command(t, 0, "verify")
