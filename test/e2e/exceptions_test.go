@@ -60,11 +60,14 @@ func TestExceptions(t *testing.T) {
 				"apply.exceptions.retry.first=0s")
 			s.start(t)
 			s.primary.Exec(t, "CREATE DATABASE d", "USE d", "CREATE TABLE stock (id INT PRIMARY KEY, n INT, sku VARCHAR(9), UNIQUE (sku))",
-				"CREATE TABLE gone (id INT PRIMARY KEY)", "CREATE TABLE narrow (id INT PRIMARY KEY, v VARCHAR(20))", "CREATE TABLE heap (a INT)",
+				"CREATE TABLE gone (id INT PRIMARY KEY)", "CREATE TABLE narrow (id INT PRIMARY KEY, v VARCHAR(20))", "CREATE TABLE heap (a INT)")
+			s.settleAll(t)
+			s.target.Exec(t, "ALTER TABLE d.narrow ADD CONSTRAINT short CHECK (CHAR_LENGTH(v) <= 3)")
+			s.primary.Exec(t, "USE d",
 				"INSERT INTO stock VALUES (1,1,'a'),(2,2,'b'),(3,3,'c'),(4,4,'d'),(5,5,'e')", "INSERT INTO gone VALUES (1)", "INSERT INTO narrow VALUES (9,'x')", "INSERT INTO heap VALUES (1),(2)")
 			s.settleAll(t)
 			s.target.Exec(t, "USE d", "DELETE FROM stock WHERE id = 1", "UPDATE stock SET n = 77 WHERE id IN (2, 3)", "INSERT INTO stock VALUES (10,0,'x'),(20,0,'y')",
-				"DROP TABLE gone", "ALTER TABLE narrow MODIFY v VARCHAR(3)", "DELETE FROM heap WHERE a = 2")
+				"DROP TABLE gone", "DELETE FROM heap WHERE a = 2")
 			s.primary.Exec(t, "USE d",
 				"BEGIN", "UPDATE stock SET n = 11 WHERE id = 1", "UPDATE stock SET n = 22 WHERE id = 2", "UPDATE stock SET n = 44 WHERE id = 4", "COMMIT",
 				"UPDATE stock SET n = 23 WHERE id = 2", "DELETE FROM stock WHERE id = 3", "INSERT INTO stock VALUES (10,1,'z')", "INSERT INTO stock VALUES (21,1,'y')",
@@ -74,15 +77,20 @@ func TestExceptions(t *testing.T) {
 				t.Errorf("the target has %s", got)
 			}
 			open := s.listed(t)
-			for name, why := range map[string]string{
+			want := map[string]string{
 				"d.stock (id=1)": "update-missing", "d.stock (id=2)": "update-differs", "d.stock (id=3)": "delete-differs", "d.stock (id=10)": "insert-exists",
-				"d.stock (id=21)": "unique-holder", "d.gone (id=2)": "missing-table", "d.narrow (id=1)": "data", "d.heap": "delete-missing",
-			} {
+				"d.stock (id=21)": "unique-holder", "d.gone (id=2)": "missing-table", "d.heap": "delete-missing",
+			}
+			checks := c.f == mysqltest.MySQL97 // MariaDB checks no replicated row, as its own replication
+			if checks {
+				want["d.narrow (id=1)"] = "data"
+			}
+			for name, why := range want {
 				if e := open[name]; e.Kind != why && e.Cause != why || e.State != "open" {
 					t.Errorf("%s: %+v, want %s", name, e, why)
 				}
 			}
-			if len(open) != 8 {
+			if len(open) != len(want) {
 				t.Errorf("%d rows are parked: %+v", len(open), open)
 			}
 			id := func(name string) string { return fmt.Sprint(open[name].ID) }
@@ -118,8 +126,10 @@ func TestExceptions(t *testing.T) {
 			s.command(t, 5, "conflicts", "--admin", admin.Host)
 			s.command(t, 0, "exceptions", "retry", id("d.stock (id=2)"), "--source-wins")
 			s.command(t, 3, "exceptions", "retry", "--table", "d.stock") // 3 still differs; the others are applied
-			s.target.Exec(t, "ALTER TABLE d.narrow MODIFY v VARCHAR(20)")
-			s.command(t, 0, "exceptions", "retry", id("d.narrow (id=1)"))
+			s.target.Exec(t, "ALTER TABLE d.narrow DROP CONSTRAINT short")
+			if checks {
+				s.command(t, 0, "exceptions", "retry", id("d.narrow (id=1)"))
+			}
 
 			t.Log("given up")
 			skip := []string{"exceptions", "skip", id("d.stock (id=3)")}
