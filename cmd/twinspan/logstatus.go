@@ -118,7 +118,7 @@ func printStream(p *cli.Printer, s *ops.StreamView) {
 		p.Printf("  member  %s (%s) %s\n", m.Node, m.City, what)
 	}
 	for _, c := range s.Cursors {
-		p.Printf("  reader  %s needs entries from %d on, %d of them are here\n", c.Group, c.Offset+1, max(0, int64(s.LAC-c.Offset)))
+		p.Printf("  reader  %s needs entries from %d on, %d of them are here\n", c.Group, c.Offset+1, behind(s, c.Offset))
 	}
 	printGaps(p, s.Gaps)
 	for _, w := range s.Windows {
@@ -181,4 +181,13 @@ func size(n int64) string {
 		return fmt.Sprintf("%d B", n)
 	}
 	return fmt.Sprintf("%.1f %s", v, units[i])
+}
+
+// behind is how many entries there are behind an offset; those of gaps are none.
+func behind(s *ops.StreamView, at log.Offset) int64 {
+	n := int64(s.LAC - at)
+	for _, g := range s.Gaps {
+		n -= max(0, int64(min(g.To, s.LAC)-max(g.From-1, at)))
+	}
+	return max(0, n)
 }

@@ -43,6 +43,9 @@ func TestRecordedLoss(t *testing.T) {
 	}
 	load()
 	s.settle(ctx, t)
+	// The first segment may have begun before all nodes were up.
+	s.awaitMembers(ctx, t, "a1", "a2", "b1", "b2")
+	s.whole(ctx, t)
 
 	// What is written now is on a1 and b2 only, and nobody has applied it.
 	s.kill(t, harness.Consumer, "a2", "b1")
