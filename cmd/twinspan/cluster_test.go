@@ -271,6 +271,16 @@ func TestClusterVerbs(t *testing.T) {
 		contains(t, errOut, "refuses a connection without a certificate", "twinspan certs show")
 	}
 
+	for words, want := range map[string]string{
+		"log segments ": "close\tEnd an open segment of which too many members lost their disks\ns\n", "log nodes drain ": "a1\na2\nb1\nb2\nw1\n", "cursor seek ": "city-b\n",
+		"log degrade s --without ": "a\nb\nc\n", "topic policy --loss ": "block\ndegrade-manual\ndegrade-after\n", "topic create ": "", "log read s ": "", "log status -o ": "table\njson\nyaml\n",
+	} {
+		args := append([]string{"__complete", "-c", filepath.Join(l.dir, "ops.yaml")}, strings.Fields(words)...)
+		if code, out, _ := twinspan(t, append(args, "")...); code != 0 || out != want+":4\n" {
+			t.Errorf("completion of %q: %d %q", words, code, out)
+		}
+	}
+
 	// Cursors.
 	contains(t, l.run(0, "cursor list"), "city-b", "9")
 	contains(t, l.run(0, "cursor seek city-b --to 15"), "from 9 forward to 15", "6 entries are no longer kept for it", "Nothing was changed")
@@ -297,6 +307,7 @@ func TestClusterVerbs(t *testing.T) {
 	l.add(w, 5)
 	contains(t, l.run(4, "log nodes forget b1"), "node b1 answers")
 	contains(t, l.run(4, "log nodes rejoin b1"), "not quarantined")
+	contains(t, l.run(2, "log nodes rejoin x9"), "the cluster has a1, a2, b1, b2, w1")
 
 	// A city goes away: the stream waits, until it is told to go on.
 	contains(t, l.run(4, "log degrade s --without b"), "policy is to block")
