@@ -22,8 +22,10 @@ import (
 	"github.com/twinspan/twinspan/log/meta"
 )
 
-// lab is a cluster of nodes in this process: a1, a2 in a; b1, b2 in b; w1 in c.
+// lab is a cluster of nodes in this process: a1, a2 in a; b1, b2 in b; w1, which is
+// a witness, in c unless it is said otherwise.
 type lab struct {
+	labOptions
 	t     *testing.T
 	dir   string
 	nodes map[string]*installation
@@ -31,15 +33,26 @@ type lab struct {
 	log   *client.Client
 }
 
-// newLab starts it; secure: nobody talks to anybody without a certificate.
+type labOptions struct {
+	secure  bool   // nobody talks to anybody without a certificate
+	stream  string // of the configurations
+	witness string // the city of w1
+}
+
+// newLab starts one.
 func newLab(t *testing.T, secure bool) *lab {
 	t.Helper()
-	l := &lab{t: t, dir: t.TempDir(), nodes: map[string]*installation{}, at: map[string]string{}}
+	return newLabOf(t, labOptions{secure: secure, stream: "s", witness: "c"})
+}
+
+func newLabOf(t *testing.T, opts labOptions) *lab {
+	t.Helper()
+	l := &lab{labOptions: opts, t: t, dir: t.TempDir(), nodes: map[string]*installation{}, at: map[string]string{}}
 	names := []string{"a1", "a2", "b1", "b2", "w1"}
-	if secure {
+	if l.secure {
 		o := certs.Order{Dir: filepath.Join(l.dir, "tls"), Now: time.Now(), Valid: day, AuthorityOf: day, Subjects: []certs.Subject{{Name: "producer"}, {Name: "ops"}}}
 		for _, name := range names {
-			o.Subjects = append(o.Subjects, certs.Subject{Name: name, City: cityOf(name), Node: true, Hosts: []string{"127.0.0.1"}})
+			o.Subjects = append(o.Subjects, certs.Subject{Name: name, City: l.cityOf(name), Node: true, Hosts: []string{"127.0.0.1"}})
 		}
 		if _, err := certs.Make(o, false); err != nil {
 			t.Fatal(err)
@@ -52,7 +65,7 @@ func newLab(t *testing.T, secure bool) *lab {
 			t.Fatal(err)
 		}
 		l.at[name] = fmt.Sprintf("127.0.0.1:%d", port)
-		cluster = append(cluster, fmt.Sprintf("    - {name: %s, city: %s, address: '%s', witness: %v}", name, cityOf(name), l.at[name], name == "w1"))
+		cluster = append(cluster, fmt.Sprintf("    - {name: %s, city: %s, address: '%s', witness: %v}", name, l.cityOf(name), l.at[name], name == "w1"))
 		seeds = append(seeds, "'"+l.at[name]+"'")
 	}
 	for _, name := range names {
@@ -61,33 +74,25 @@ func newLab(t *testing.T, secure bool) *lab {
 			t.Fatal(err)
 		}
 		in := &installation{file: filepath.Join(l.dir, name+".yaml"), admin: fmt.Sprintf("127.0.0.1:%d", port), log: &buffer{}}
-		text := fmt.Sprintf("stream: s\ncity: %s\ndata_dir: %s\nadmin: {listen: '%s'}\nroles: [node]\nnode:\n  name: %s\n  listen: '%s'\n  dir: %s\n  journal_file_bytes: 4MiB\n  cluster:\n%s\n",
-			cityOf(name), l.dir, in.admin, name, l.at[name], filepath.Join(l.dir, "log-"+name), strings.Join(cluster, "\n"))
-		if secure {
+		text := fmt.Sprintf("stream: %s\ncity: %s\ndata_dir: %s\nadmin: {listen: '%s'}\nroles: [node]\nnode:\n  name: %s\n  listen: '%s'\n  dir: %s\n  journal_file_bytes: 4MiB\n  cluster:\n%s\n",
+			l.stream, l.cityOf(name), l.dir, in.admin, name, l.at[name], filepath.Join(l.dir, "log-"+name), strings.Join(cluster, "\n"))
+		if l.secure {
 			text += "  " + l.certificate(name, "cert", "key", "ca") + "\n"
 		}
 		l.write(in.file, text)
 		l.nodes[name] = in
 		in.start(t)
 	}
-	text := fmt.Sprintf("stream: s\ncity: b\nlog:\n  nodes: [%s]\n", strings.Join(seeds, ", "))
-	cfg := client.Config{Nodes: []string{l.at["a1"], l.at["b1"]}, City: "a", Logger: zerolog.Nop()}
-	if secure {
+	text := fmt.Sprintf("stream: %s\ncity: b\nlog:\n  nodes: [%s]\n", l.stream, strings.Join(seeds, ", "))
+	if l.secure {
 		text += "  " + l.certificate("ops", "cert", "key", "ca") + "\n"
-		s, err := certs.Open(certs.Files{Cert: l.file("producer.crt"), Key: l.file("producer.key"), CA: l.file("ca.crt")})
-		if err != nil {
-			t.Fatal(err)
-		}
-		cfg.Dial = s.Over(func(ctx context.Context, address string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "tcp", address)
-		})
 	}
 	l.write(filepath.Join(l.dir, "ops.yaml"), text)
 	for _, name := range names {
 		l.nodes[name].await(t, name+" runs", func(d *admin.Document) bool { return d.Ready })
 	}
 	var err error
-	if l.log, err = client.New(cfg); err != nil {
+	if l.log, err = client.New(l.clientConfig("a1", "b1")); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -98,6 +103,25 @@ func newLab(t *testing.T, secure bool) *lab {
 	return l
 }
 
+// clientConfig is a producer's that knows some nodes.
+func (l *lab) clientConfig(nodes ...string) client.Config {
+	l.t.Helper()
+	cfg := client.Config{City: l.cityOf(nodes[0]), RollEvery: time.Second, Logger: zerolog.Nop()}
+	for _, name := range nodes {
+		cfg.Nodes = append(cfg.Nodes, l.at[name])
+	}
+	if l.secure {
+		s, err := certs.Open(certs.Files{Cert: l.file("producer.crt"), Key: l.file("producer.key"), CA: l.file("ca.crt")})
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		cfg.Dial = s.Over(func(ctx context.Context, address string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+		})
+	}
+	return cfg
+}
+
 func (l *lab) file(name string) string { return filepath.Join(l.dir, "tls", name) }
 
 // certificate is a line of configuration.
@@ -105,9 +129,9 @@ func (l *lab) certificate(name, cert, key, ca string) string {
 	return fmt.Sprintf("tls: {%s: %s, %s: %s, %s: %s}", cert, l.file(name+".crt"), key, l.file(name+".key"), ca, l.file("ca.crt"))
 }
 
-func cityOf(node string) string {
+func (l *lab) cityOf(node string) string {
 	if node == "w1" {
-		return "c"
+		return l.witness
 	}
 	return node[:1]
 }
@@ -247,6 +271,16 @@ func TestClusterVerbs(t *testing.T) {
 		contains(t, errOut, "refuses a connection without a certificate", "twinspan certs show")
 	}
 
+	for words, want := range map[string]string{
+		"log segments ": "close\tEnd an open segment of which too many members lost their disks\ns\n", "log nodes drain ": "a1\na2\nb1\nb2\nw1\n", "cursor seek ": "city-b\n",
+		"log degrade s --without ": "a\nb\nc\n", "topic policy --loss ": "block\ndegrade-manual\ndegrade-after\n", "topic create ": "", "log read s ": "", "log status -o ": "table\njson\nyaml\n",
+	} {
+		args := append([]string{"__complete", "-c", filepath.Join(l.dir, "ops.yaml")}, strings.Fields(words)...)
+		if code, out, _ := twinspan(t, append(args, "")...); code != 0 || out != want+":4\n" {
+			t.Errorf("completion of %q: %d %q", words, code, out)
+		}
+	}
+
 	// Cursors.
 	contains(t, l.run(0, "cursor list"), "city-b", "9")
 	contains(t, l.run(0, "cursor seek city-b --to 15"), "from 9 forward to 15", "6 entries are no longer kept for it", "Nothing was changed")
@@ -273,6 +307,7 @@ func TestClusterVerbs(t *testing.T) {
 	l.add(w, 5)
 	contains(t, l.run(4, "log nodes forget b1"), "node b1 answers")
 	contains(t, l.run(4, "log nodes rejoin b1"), "not quarantined")
+	contains(t, l.run(2, "log nodes rejoin x9"), "the cluster has a1, a2, b1, b2, w1")
 
 	// A city goes away: the stream waits, until it is told to go on.
 	contains(t, l.run(4, "log degrade s --without b"), "policy is to block")

@@ -194,7 +194,7 @@ func (r *seekResult) check() error {
 }
 
 func (r *seekResult) print(p *cli.Printer) {
-	p.Printf("stream %s holds entries %d to %d\n", r.Stream, r.First, r.LAC)
+	p.Printf("stream %s holds %s\n", r.Stream, offsets(r.First, r.LAC))
 	switch {
 	case r.Remove:
 		p.Printf("  %s: the cursor at %d would be removed; nothing is kept for this group any more\n", r.Group, r.From)

@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -126,34 +125,6 @@ func TestRunbookIsComplete(t *testing.T) {
 	}
 	if codes < 30 {
 		t.Errorf("only %d codes were found", codes)
-	}
-}
-
-// The commands of the runbook are commands of this program.
-func TestRunbookCommandsAreReal(t *testing.T) {
-	b, err := os.ReadFile("../../deploy/runbook.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	for i, block := range strings.Split(string(b), "```") {
-		if i%2 == 0 {
-			continue
-		}
-		for line := range strings.Lines(strings.TrimSpace(block)) {
-			words := strings.Fields(line)
-			if len(words) == 0 || words[0] != "twinspan" {
-				continue
-			}
-			n++
-			// --help stops before anything is done, but after flags were read.
-			if code, _, errOut := twinspan(t, append(slices.Clone(words[1:]), "--help")...); code != 0 {
-				t.Errorf("%s: %s", strings.TrimSpace(line), errOut)
-			}
-		}
-	}
-	if n < 8 {
-		t.Errorf("only %d commands were found", n)
 	}
 }
 

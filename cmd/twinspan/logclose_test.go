@@ -61,7 +61,8 @@ func TestForcedClose(t *testing.T) {
 	if c.Last != last || !c.Lost || c.LostTo <= last || len(c.Holders) != 2 {
 		t.Fatalf("%+v", c)
 	}
-	contains(t, l.run(0, "log status"), fmt.Sprintf("%d to %d LOST", last+1, c.LostTo), "disks of a1 and b2", "twinspan cursor seek GROUP --to")
+	contains(t, l.run(0, "log status"), fmt.Sprintf("%d to %d LOST", last+1, c.LostTo), "disks of a1 and b2", "twinspan cursor seek GROUP --to",
+		fmt.Sprintf("needs entries from 10 on, %d of them are here", last-9))
 	contains(t, l.run(0, "log segments s"), "LOST", "nobody")
 
 	// All that was confirmed is there, then readers are stopped.

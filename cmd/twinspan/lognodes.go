@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
@@ -77,10 +76,6 @@ func (a *app) changeNode(c *cobra.Command, verb, name string, agreed *consent, s
 		return err
 	}
 	l, err := client.Leaving(c.Context(), name)
-	var unknown *ops.UnknownNode
-	if errors.As(err, &unknown) {
-		return cli.Fail(cli.ExitUsage, err, "twinspan log nodes lists them")
-	}
 	if err != nil {
 		return opsError(err)
 	}
@@ -166,12 +161,12 @@ func (a *app) nodesForget() *cobra.Command {
 taken out of the list), and repair copies to it what the old one held. The old
 directory is never let in again. A node that answers is not forgotten.
 
-Nor is one that alone holds a closed segment: its entries would be lost. When the
-disk is gone for good, --force with --accept-loss and the number of entries that the
-preview says does it: those segments are LOST then, recorded as gaps with your name
-and reason. Readers get an error there until their group's cursor is moved behind it
-(cursor seek). --force is also asked for where the only others that hold a segment do
-not answer now.`,
+Nor is one that alone holds a closed segment: its entries would be lost, even those
+that another node has which holds a part of it only. When the disk is gone for good,
+--force with --accept-loss and the number of entries that the preview says does it:
+those segments are LOST then, recorded as gaps with your name and reason. Readers get
+an error there until their group's cursor is moved behind it (cursor seek). --force
+is also asked for where the only others that hold a segment do not answer now.`,
 		Example: "  twinspan log nodes forget b2\n  twinspan log nodes forget b2 --yes --reason \"disk broken, replaced\"\n  twinspan log nodes forget b2 --force --accept-loss 1200 --yes --reason \"both disks are gone\"",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, names []string) error {
@@ -210,7 +205,7 @@ func printLosing(p *cli.Printer, l *ops.Leaving) {
 			p.Printf("  and %d segments more\n", len(l.Losing)-i)
 			break
 		}
-		text := fmt.Sprintf("%s/%d, entries %d to %d, would be LOST: nobody else has them", s.Stream, s.Segment, s.First, s.Last)
+		text := fmt.Sprintf("%s/%d, entries %d to %d, would be LOST: nobody else has all of them", s.Stream, s.Segment, s.First, s.Last)
 		if len(s.Groups) > 0 {
 			text += "; still needed by " + strings.Join(s.Groups, ", ")
 		}

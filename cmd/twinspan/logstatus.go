@@ -101,11 +101,14 @@ func printStream(p *cli.Printer, s *ops.StreamView) {
 	if !s.Protected {
 		state = p.Paint("red", "NOT PROTECTED")
 	}
-	open := "closed"
-	if s.Open {
-		open = "open"
+	segment := fmt.Sprintf("segment %d closed", s.Segment)
+	switch {
+	case s.Open:
+		segment = fmt.Sprintf("segment %d open", s.Segment)
+	case s.Segment == 0:
+		segment = "no segment yet"
 	}
-	p.Printf("%s  epoch %d (%s), segment %d %s, offsets %d to %d, %s\n", p.Paint("bold", s.Name), s.Epoch, owner(s.Owner), s.Segment, open, s.First, s.LAC, state)
+	p.Printf("%s  epoch %d (%s), %s, %s, %s\n", p.Paint("bold", s.Name), s.Epoch, owner(s.Owner), segment, offsets(s.First, s.LAC), state)
 	p.Printf("  rule    %s; without it: %s\n", s.Rule, loss(s.Policy))
 	for _, m := range s.Members {
 		what := fmt.Sprintf("has %d", m.Last)
@@ -118,7 +121,7 @@ func printStream(p *cli.Printer, s *ops.StreamView) {
 		p.Printf("  member  %s (%s) %s\n", m.Node, m.City, what)
 	}
 	for _, c := range s.Cursors {
-		p.Printf("  reader  %s needs entries from %d on, %d of them are here\n", c.Group, c.Offset+1, max(0, int64(s.LAC-c.Offset)))
+		p.Printf("  reader  %s needs entries from %d on, %d of them are here\n", c.Group, c.Offset+1, behind(s, c.Offset))
 	}
 	printGaps(p, s.Gaps)
 	for _, w := range s.Windows {
@@ -181,4 +184,21 @@ func size(n int64) string {
 		return fmt.Sprintf("%d B", n)
 	}
 	return fmt.Sprintf("%.1f %s", v, units[i])
+}
+
+// offsets says what a stream holds.
+func offsets(first, last log.Offset) string {
+	if last < first {
+		return "no entries"
+	}
+	return fmt.Sprintf("offsets %d to %d", first, last)
+}
+
+// behind is how many entries there are behind an offset; those of gaps are none.
+func behind(s *ops.StreamView, at log.Offset) int64 {
+	n := int64(s.LAC - at)
+	for _, g := range s.Gaps {
+		n -= max(0, int64(min(g.To, s.LAC)-max(g.From-1, at)))
+	}
+	return max(0, n)
 }

@@ -71,9 +71,12 @@ func (c *consent) again(p *cli.Printer) {
 // opsError gives an error of the cluster its exit code and a hint.
 func opsError(err error) error {
 	var e *cli.Error
+	var unknown *ops.UnknownNode
 	switch {
 	case err == nil, errors.As(err, &e):
 		return err
+	case errors.As(err, &unknown):
+		return cli.Fail(cli.ExitUsage, err, "twinspan log nodes lists them")
 	case errors.Is(err, log.ErrNoStream):
 		return cli.Fail(cli.ExitError, err, "twinspan log status lists the streams there are")
 	case errors.Is(err, log.ErrTrimmed):
@@ -89,7 +92,10 @@ func opsError(err error) error {
 			return unreachable(err)
 		}
 		return cli.Fail(cli.ExitUnreachable, err, "is a majority of the nodes running? twinspan log nodes asks each of them; log.nodes names some of them")
-	case errors.Is(err, log.ErrProtocol), errors.Is(err, log.ErrCursorBehind), errors.Is(err, log.ErrIdentity), errors.Is(err, log.ErrFenced):
+	case errors.Is(err, log.ErrProtocol):
+		// The cluster's refusals are of this kind, and their words say why.
+		return cli.Fail(cli.ExitUnsafe, errors.New(strings.TrimSuffix(err.Error(), ": "+log.ErrProtocol.Error())), "nothing was changed")
+	case errors.Is(err, log.ErrCursorBehind), errors.Is(err, log.ErrIdentity), errors.Is(err, log.ErrFenced):
 		return cli.Fail(cli.ExitUnsafe, err, "nothing was changed")
 	}
 	return err

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -65,7 +66,7 @@ Exit codes: 0 ok, 1 error, 2 usage or configuration, 3 differences found,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return cli.Fail(cli.ExitUsage, err, c.CommandPath()+" --help shows the flags")
+		return cli.Fail(cli.ExitUsage, wrongFlag(err), c.CommandPath()+" --help shows the flags")
 	})
 	f := root.PersistentFlags()
 	f.StringVarP(&a.configPath, "config", "c", "", "configuration file, - for standard input (default $TWINSPAN_CONFIG, ./twinspan.yaml or /etc/twinspan/twinspan.yaml)")
@@ -75,6 +76,7 @@ Exit codes: 0 ok, 1 error, 2 usage or configuration, 3 differences found,
 		a.runCommand(), a.doctorCommand(), a.statusCommand(), a.configCommand(), a.topicCommand(), a.logCommand(), a.cursorCommand(),
 		a.conflictsCommand(), a.exceptionsCommand(), a.schemaCommand(), a.lanesCommand(), a.filtersCommand(), a.verifyCommand(), a.certsCommand(), a.versionCommand(), a.wanCommand(),
 	)
+	a.completions(root)
 	return root
 }
 
@@ -103,10 +105,50 @@ func subcommand(c *cobra.Command, words []string) error {
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(c *cobra.Command, a []string) error {
 		if err := check(c, a); err != nil {
-			return cli.Fail(cli.ExitUsage, err, c.CommandPath()+" --help shows how it is used")
+			return cli.Fail(cli.ExitUsage, wrongArgs(c, a, err), c.CommandPath()+" --help shows how it is used")
 		}
 		return nil
 	}
+}
+
+// wrongArgs says which argument is missing, or one too many.
+func wrongArgs(c *cobra.Command, given []string, err error) error {
+	if want := placeholder(c, len(given)); want != "" && want[0] != '[' {
+		return fmt.Errorf("%s: %s is missing", c.CommandPath(), want)
+	}
+	for i, word := range given {
+		if placeholder(c, i) == "" {
+			return fmt.Errorf("%s: %q is one argument too many", c.CommandPath(), word)
+		}
+	}
+	return err
+}
+
+// placeholder is what the command's usage calls its i-th argument, "" if it has none.
+func placeholder(c *cobra.Command, i int) string {
+	for _, w := range strings.Fields(c.Use)[1:] {
+		if strings.HasPrefix(w, "-") {
+			return ""
+		}
+		if i--; i < 0 {
+			return w
+		}
+	}
+	return ""
+}
+
+// wrongFlag says in words what a flag takes.
+func wrongFlag(err error) error {
+	var number *strconv.NumError
+	if !errors.As(err, &number) {
+		return err
+	}
+	text, _, _ := strings.Cut(err.Error(), ": strconv.")
+	what := map[string]string{"ParseInt": "a whole number", "ParseUint": "a whole number that is not negative", "ParseFloat": "a number", "ParseBool": "true or false"}[number.Func]
+	if errors.Is(err, strconv.ErrRange) {
+		what = "a smaller number"
+	}
+	return fmt.Errorf("%s: it takes %s", text, what)
 }
 
 // words takes up to most of the command's ValidArgs.

@@ -65,7 +65,7 @@ func Report(w io.Writer, err error) int {
 		e = &Error{Code: ExitError}
 	}
 	if !e.Quiet {
-		fmt.Fprintln(w, "twinspan: "+OneLine(err.Error()))
+		fmt.Fprintln(w, "twinspan: "+OneLine(strings.ReplaceAll(err.Error(), "\n", "; ")))
 		if e.Hint != "" {
 			fmt.Fprintln(w, "hint: "+OneLine(e.Hint))
 		}

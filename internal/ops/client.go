@@ -99,6 +99,12 @@ func (c *Client) open(ctx context.Context, address string) (*session, error) {
 	return s, nil
 }
 
+// unsent is the error of a request that left nothing at the other side.
+type unsent struct{ error }
+
+func (e *unsent) Unwrap() error     { return e.error }
+func (e *unsent) Is(err error) bool { return err == meta.ErrNotSent }
+
 // request sends one message and reads its reply. What the node answered comes
 // back as it is; a way that broke is log.ErrUnavailable.
 func (c *Client) request(ctx context.Context, address string, timeout time.Duration, m, reply wire.Message) error {
@@ -106,7 +112,7 @@ func (c *Client) request(ctx context.Context, address string, timeout time.Durat
 	defer cancel()
 	s, err := c.open(ctx, address)
 	if err != nil {
-		return errors.Join(err, meta.ErrNotSent)
+		return &unsent{err}
 	}
 	defer s.end()
 	if err := s.Send(m); err != nil {

@@ -218,7 +218,10 @@ func (c *Client) stream(ctx context.Context, store meta.Store, name string, node
 		return v, nil
 	}
 	s := st.Segments[len(st.Segments)-1]
-	v.Segment, v.Open, v.Rule, v.NodeRule, v.Protected = s.Segment, !s.Closed, s.Rule.String(), s.Rule, s.Protected
+	v.Segment, v.Open, v.NodeRule = s.Segment, !s.Closed, s.Rule
+	if !s.Lost { // nothing was ever confirmed by a gap's rule
+		v.Rule, v.Protected = s.Rule.String(), s.Protected
+	}
 	if s.Closed {
 		v.LAC = s.Last
 	}

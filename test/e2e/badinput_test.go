@@ -31,8 +31,8 @@ func (s *scene) start(t *testing.T) {
 	}
 }
 
-// awaitHalt returns when the role has halted with the code.
-func (s *scene) awaitHalt(t *testing.T, r harness.Role, code string) {
+// awaitHalt returns the halt when the role has halted with the code.
+func (s *scene) awaitHalt(t *testing.T, r harness.Role, code string) *harness.Halt {
 	t.Helper()
 	for end := time.Now().Add(40 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		h, err := s.pipeline.Halted(r)
@@ -44,7 +44,7 @@ func (s *scene) awaitHalt(t *testing.T, r harness.Role, code string) {
 				t.Fatalf("%s: %v; wanted %s with detail and remedy", r, h, code)
 			}
 			t.Log(h)
-			return
+			return h
 		}
 		if time.Now().After(end) {
 			t.Fatalf("%s has not halted with %s:\n%s", r, code, s.pipeline.Log(r, 10))

@@ -15,6 +15,7 @@ import (
 
 	"github.com/twinspan/twinspan/internal/mysqltest"
 	"github.com/twinspan/twinspan/internal/workload"
+	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/test/harness"
 )
 
@@ -123,8 +124,18 @@ func (s *scene) compare(ctx context.Context, t *testing.T) {
 	}
 }
 
-// audit fails the test unless the log has every transaction once and in order.
+// audit fails the test unless the log has every transaction once and in order, and
+// lost nothing on the way.
 func (s *scene) audit(ctx context.Context, t *testing.T) {
+	t.Helper()
+	if gaps := s.auditGaps(ctx, t); len(gaps) > 0 {
+		t.Errorf("log: gaps that nobody asked for: %v", gaps)
+	}
+}
+
+// auditGaps fails the test unless the log has every transaction once and in order;
+// it answers with the losses that are on record.
+func (s *scene) auditGaps(ctx context.Context, t *testing.T) []log.LostError {
 	t.Helper()
 	set, err := s.primary.GTIDs(ctx)
 	if err != nil {
@@ -138,6 +149,7 @@ func (s *scene) audit(ctx context.Context, t *testing.T) {
 		t.Errorf("log: lost %v, doubled %v, out of order %v, unknown %v", a.Lost, a.Doubled, a.Disorder, a.Unknown)
 	}
 	t.Logf("log: %d transactions, %d rows", a.Transactions, a.Rows)
+	return a.Gaps
 }
 
 // verify runs twinspan verify, which must find nothing.

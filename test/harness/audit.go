@@ -23,103 +23,145 @@ type Audit struct {
 	Doubled      []string
 	Disorder     []string // not where the source's binlog has it
 	Unknown      []string // in the log, but never committed by the source
+	// Gaps are the losses on record that were passed. What a producer ships again
+	// behind one stands where the binlog has it; what it does not is Lost.
+	Gaps []log.LostError
 }
 
-// Equal: the log has every transaction once and in order.
+// Equal: the log has every transaction once and in order, whatever gaps it has.
 func (a Audit) Equal() bool {
 	return len(a.Lost)+len(a.Doubled)+len(a.Disorder)+len(a.Unknown) == 0
 }
 
 // AuditLog reads the whole data topic with nothing but an Avro library, and
 // compares the GTIDs in it with executed, the source's own GTID set as text, and
-// with the order of the source's binlog.
+// with the order of the source's binlog. Losses that the log has on record are
+// passed, and told.
 func AuditLog(ctx context.Context, l log.Log, stream string, mariadb bool, executed string, order []string) (Audit, error) {
-	var a Audit
 	want, err := enumerate(executed, mariadb)
 	if err != nil {
-		return a, err
+		return Audit{}, err
 	}
 	codec, err := goavro.NewCodec(schema.BatchSchema)
 	if err != nil {
-		return a, err
+		return Audit{}, err
 	}
 	bounds, err := l.Bounds(ctx, stream)
 	if err != nil {
-		return a, err
+		return Audit{}, err
 	}
 	if bounds.First != 0 {
-		return a, fmt.Errorf("the log begins at %d: what was before cannot be audited", bounds.First)
+		return Audit{}, fmt.Errorf("the log begins at %d: what was before cannot be audited", bounds.First)
 	}
-	reader, err := l.OpenReader(ctx, stream, log.ReaderOptions{Topics: []log.Topic{log.TopicData}, Committed: true})
-	if err != nil {
-		return a, err
-	}
-	seen := map[string]int{}
-	place := make(map[string]int, len(order))
+	o := auditor{codec: codec, want: want, order: order, place: make(map[string]int, len(order)), seen: map[string]int{}, last: -1}
 	for i, id := range order {
-		place[id] = i
+		o.place[id] = i
 	}
-	last := -1
-	var open string // the transaction whose later parts are still to come
-	var openRows int64
-	for at := log.None; at < bounds.LSO; {
+	for from := log.Offset(0); from <= bounds.LSO; {
+		err := o.read(ctx, l, stream, from, bounds.LSO)
+		var lost *log.LostError
+		if errors.As(err, &lost) && lost.To >= from {
+			o.Gaps = append(o.Gaps, *lost)
+			from = lost.To + 1
+			continue
+		}
+		if err != nil {
+			return o.Audit, err
+		}
+		break
+	}
+	for id := range want {
+		if o.seen[id] == 0 {
+			o.Lost = append(o.Lost, id)
+		}
+	}
+	slices.Sort(o.Lost)
+	return o.Audit, nil
+}
+
+// auditor is an audit under way.
+type auditor struct {
+	Audit
+	codec *goavro.Codec
+	want  map[string]bool
+	order []string       // of the binlog
+	place map[string]int // in order
+	seen  map[string]int // how often
+	last  int            // the place of the newest one
+	// open is the transaction whose later parts are still to come.
+	open     string
+	openRows int64
+}
+
+// read takes the entries from an offset up to the end; it stops with a log.LostError
+// at a gap.
+func (o *auditor) read(ctx context.Context, l log.Log, stream string, from, end log.Offset) error {
+	reader, err := l.OpenReader(ctx, stream, log.ReaderOptions{From: from, Topics: []log.Topic{log.TopicData}, Committed: true})
+	if err != nil {
+		return err
+	}
+	for at := log.None; at < end; {
 		// The last data entry may stand before the LSO: schema entries come between.
-		e, err := nextBefore(ctx, reader, bounds.LSO)
+		e, err := nextBefore(ctx, reader, end)
 		if errors.Is(err, errEnd) {
 			break
 		}
+		if err == nil {
+			at, err = e.Offset, o.entry(e)
+		}
 		if err != nil {
-			return a, errors.Join(err, reader.Close())
-		}
-		at = e.Offset
-		native, rest, err := codec.NativeFromBinary(e.Payload)
-		if err != nil || len(rest) > 0 {
-			return a, errors.Join(fmt.Errorf("entry %d: %d bytes left over: %w", e.Offset, len(rest), err), reader.Close())
-		}
-		for _, v := range native.(map[string]any)["transactions"].([]any) {
-			t := v.(map[string]any)
-			id, rows := t["gtid"].(string), int64(len(t["rows"].([]any)))
-			if t["continues"].(bool) {
-				if id != open {
-					a.Disorder = append(a.Disorder, fmt.Sprintf("entry %d continues %s while %q is open", e.Offset, id, open))
-				}
-				rows += openRows
-			}
-			// A part that was never completed is void: its writer died.
-			open, openRows = "", 0
-			if t["continued"].(bool) {
-				open, openRows = id, rows
-				continue
-			}
-			a.Transactions++
-			a.Rows += rows
-			seen[id]++
-			if seen[id] == 2 {
-				a.Doubled = append(a.Doubled, id)
-			}
-			if !want[id] {
-				a.Unknown = append(a.Unknown, id)
-			}
-			if at, ok := place[id]; !ok {
-				a.Disorder = append(a.Disorder, id+" is not in the binlog")
-			} else {
-				if at < last && seen[id] == 1 {
-					a.Disorder = append(a.Disorder, id+" after "+order[last])
-				}
-				last = at
-			}
+			return errors.Join(err, reader.Close())
 		}
 	}
-	if err := reader.Close(); err != nil {
-		return a, err
+	return reader.Close()
+}
+
+// entry audits one batch.
+func (o *auditor) entry(e log.Entry) error {
+	native, rest, err := o.codec.NativeFromBinary(e.Payload)
+	if err != nil || len(rest) > 0 {
+		return fmt.Errorf("entry %d: %d bytes left over: %w", e.Offset, len(rest), err)
 	}
-	for id := range want {
-		if seen[id] == 0 {
-			a.Lost = append(a.Lost, id)
+	for _, v := range native.(map[string]any)["transactions"].([]any) {
+		t := v.(map[string]any)
+		id, rows := t["gtid"].(string), int64(len(t["rows"].([]any)))
+		if t["continues"].(bool) {
+			if id != o.open {
+				o.Disorder = append(o.Disorder, fmt.Sprintf("entry %d continues %s while %q is open", e.Offset, id, o.open))
+			}
+			rows += o.openRows
 		}
+		// A part that was never completed is void: its writer died.
+		o.open, o.openRows = "", 0
+		if t["continued"].(bool) {
+			o.open, o.openRows = id, rows
+			continue
+		}
+		o.transaction(id, rows)
 	}
-	slices.Sort(a.Lost)
-	return a, nil
+	return nil
+}
+
+// transaction audits a complete one.
+func (o *auditor) transaction(id string, rows int64) {
+	o.Transactions++
+	o.Rows += rows
+	o.seen[id]++
+	if o.seen[id] == 2 {
+		o.Doubled = append(o.Doubled, id)
+	}
+	if !o.want[id] {
+		o.Unknown = append(o.Unknown, id)
+	}
+	at, ok := o.place[id]
+	if !ok {
+		o.Disorder = append(o.Disorder, id+" is not in the binlog")
+		return
+	}
+	if at < o.last && o.seen[id] == 1 {
+		o.Disorder = append(o.Disorder, id+" after "+o.order[o.last])
+	}
+	o.last = at
 }
 
 // auditPatience is how long the end of the log may stay silent.
