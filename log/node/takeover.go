@@ -412,6 +412,11 @@ func takenStreams(seed *meta.Seed, replicas []meta.Replica) ([]TakenStream, erro
 			t.Segments = int(s.Segment)
 			if t.Doubt = s.Lost && s.ClosedAt.Equal(at); t.Doubt {
 				t.Last = s.First - 1
+				for i := n - 2; i >= 0 && t.Last == st.Segments[i].Last && (st.Segments[i].Lost || st.Segments[i].Last < st.Segments[i].First); i-- {
+					before := &st.Segments[i]
+					t.Again = t.Again || before.Lost && !before.ClosedAt.Equal(at)
+					t.Last = before.First - 1
+				}
 			}
 			for _, r := range replicas {
 				if !s.Closed && !r.Suspect && r.Descriptor.Stream == name && r.Descriptor.Segment == s.Segment {
