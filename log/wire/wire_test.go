@@ -276,7 +276,7 @@ func foreign(m wire.Message) bool {
 func TestGreetingOfOtherVersions(t *testing.T) {
 	for _, c := range []struct {
 		min, max, want uint16
-	}{{1, 1, 0}, {1, 2, 2}, {2, 2, 2}, {2, 9, 2}, {3, 9, 0}} {
+	}{{1, 1, 0}, {1, 2, 2}, {2, 2, 2}, {2, 9, 3}, {3, 3, 3}, {4, 9, 0}} {
 		b := wire.Encode(nil, &wire.Hello{VersionMin: c.min, VersionMax: c.max, Purpose: wire.PurposeClient, Client: "c"})
 		m, _, err := parse(b)
 		if err != nil {
