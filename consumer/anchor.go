@@ -15,6 +15,25 @@ import (
 // other changes, and to go on at one of them would leave changes out.
 var errOther = errors.New("this is not the log that the target was fed from")
 
+// behindError: the log begins behind the entry at which the target stands, because
+// somebody moved the group's cursor past it, to accept a gap perhaps, and retention
+// followed. Sets could tell whether whole transactions are missing in between, but
+// not whether the target has a part of one, which would be applied twice.
+type behindError struct{ place, first log.Offset }
+
+func (e *behindError) Error() string {
+	return fmt.Sprintf("the target stands at entry %d, and the log begins at %d: %v", e.place, e.first, log.ErrTrimmed)
+}
+
+func (e *behindError) Unwrap() error { return log.ErrTrimmed }
+
+// remedy is what an operator can do.
+func (e *behindError) remedy(group string) string {
+	return fmt.Sprintf("see that log.nodes names the log that the target was fed from. If it does, the cursor of %s was moved behind entry %d while the consumer was stopped, "+
+		"and retention took what the target needs (twinspan cursor list, twinspan log status): seed the target anew; or, where the source's binlog "+
+		"still has what is missing, begin a new stream, under a new name, from the GTID set that the target has applied (producer.start); the runbook has the steps, at log-damaged", group, e.place)
+}
+
 // anchorStep is how many entries before the sink's place are looked at first for
 // a GTID set.
 const anchorStep = 64
@@ -33,6 +52,9 @@ func (c *Consumer) anchor(ctx context.Context) error {
 		return fmt.Errorf("GTID set applied: %w", err)
 	}
 	b, err := c.log.Bounds(ctx, c.cfg.Stream)
+	if err == nil && place.Offset < b.First {
+		return &behindError{place.Offset, b.First}
+	}
 	switch {
 	case errors.Is(err, log.ErrNoStream):
 		return fmt.Errorf("%w: the target stands at entry %d, and the log has no such stream", errOther, place.Offset)

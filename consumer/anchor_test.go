@@ -207,6 +207,12 @@ func TestAnchorRefusesOtherLogs(t *testing.T) {
 			}
 		})
 	}
+	l := newMemlog()
+	fill(l, 1, 80, uuid)
+	l.first = 41
+	if err := anchorOf(t, l, change.Place{Offset: 40, Index: 1}, uuid+":1-40"); !errors.Is(err, log.ErrTrimmed) || errors.Is(err, errOther) {
+		t.Errorf("its place is trimmed: %v", err)
+	}
 	if err := anchorOf(t, newMemlog(), change.Place{Offset: -1}, ""); err != nil {
 		t.Error(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/twinspan/twinspan/change/gtid"
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/client"
+	"github.com/twinspan/twinspan/log/meta"
 	"github.com/twinspan/twinspan/log/node/nodetest"
 )
 
@@ -326,4 +327,52 @@ func TestGapBegun(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestGapTrimmed: the loss is accepted while the consumer is stopped, and retention
+// takes all that is before the cursor, with the entry at which the target stands. It
+// is told so, whether the log begins with the gap or behind it: it is the log that
+// the target was fed from, and what is missing can't be known any more.
+func TestGapTrimmed(t *testing.T) {
+	h := newHalf(t)
+	h.batch(uuid+":1", tx(1, 0, 2))
+	kept := h.batch("", tx(2, 2, 2))
+	s := newTarget()
+	r := read(t, h.Client("b", nil), s)
+	r.until("it has read all", func(Status) bool { return s.numbers() == "1 2" })
+	r.stop()
+	h.split(kept)
+	h.batch("", tx(3, 7, 1))
+	f := h.lose()
+	l := h.Client("b", nil)
+	trimmed := func(before, first log.Offset) {
+		t.Helper()
+		h.seek(l, before-1)
+		h.Until("retention", func() bool {
+			_, err := l.Metadata().Do(t.Context(), meta.Command{Trim: &meta.Trim{Stream: "s", Before: before}, Now: time.Now().UTC()})
+			st, readErr := l.Metadata().Stream(t.Context(), "s")
+			return err == nil && readErr == nil && st.First == first
+		})
+		s = s.again()
+		r = read(t, l, s)
+		r.halts(CodeTrimmed, "log.nodes", "cursor of g", fmt.Sprintf("behind entry %d", kept), "seed the target anew", "producer.start")
+		r.stop()
+		if got := s.numbers(); got != "" {
+			t.Errorf("applied: %s", got)
+		}
+	}
+	var last log.Offset
+	for i, set := range []string{uuid + ":1-3", uuid + ":1-4", uuid + ":1-5"} { // each closes the segment before
+		own := h.Client("a", nil)
+		h.open(own)
+		o := h.batch(set, tx(3+i, 7+i, 1))
+		if i == 0 {
+			last = o
+		}
+		if i < 2 {
+			_ = own.Close() // its successor fences it
+		}
+	}
+	trimmed(f.LostTo+1, kept+1)
+	trimmed(last+1, last+1)
 }

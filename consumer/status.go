@@ -56,6 +56,9 @@ func assess(err error, group string) (Code, string) {
 	if gap := (*gapError)(nil); errors.As(err, &gap) {
 		return CodeLost, gap.remedy(group)
 	}
+	if behind := (*behindError)(nil); errors.As(err, &behind) {
+		return CodeTrimmed, behind.remedy(group)
+	}
 	switch {
 	case errors.Is(err, errOther):
 		return CodeOther, "let log.nodes name the log that the target was fed from; if that one is gone for good, begin a new stream, under a new name, " +

@@ -80,6 +80,9 @@ func printTakeover(p *cli.Printer, t *node.Takeover) {
 		if s.Doubt {
 			state = p.Paint("red", "confirmed entries behind it MAY BE LOST: only the given up nodes know")
 		}
+		if s.Again {
+			state = p.Paint("yellow", "an earlier takeover passed over offsets already, and nothing is there since: it passes over as many again")
+		}
 		for _, g := range s.Gaps {
 			state += fmt.Sprintf("; passed over: %d to %d", g.From, g.To)
 		}

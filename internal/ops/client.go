@@ -95,6 +95,7 @@ func (c *Client) open(ctx context.Context, address string) (*session, error) {
 		s.end()
 		return nil, fail(err)
 	}
+	l.SetVersion(s.welcome.Version)
 	ping.Go(func() { l.KeepAlive(stop) })
 	return s, nil
 }

@@ -63,7 +63,7 @@ func sinkConn(conn net.Conn, name string, delay time.Duration) {
 		var reply wire.Message
 		switch k {
 		case wire.KindHello:
-			reply = &wire.Welcome{Version: 2, Node: name, UUID: "uuid-" + name, City: "a", Generation: 1, IdleMS: 20000}
+			reply = &wire.Welcome{Version: wire.VersionMax, Node: name, UUID: "uuid-" + name, City: "a", Generation: 1, IdleMS: 20000}
 		case wire.KindAttach:
 			var m wire.Attach
 			if wire.Decode(&m, body) != nil {

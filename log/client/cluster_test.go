@@ -109,6 +109,7 @@ type memoryNode struct {
 	frozen  bool          // takes and answers nothing
 	away    bool          // takes no connection; cut ends those there are
 	deaf    bool          // hears of no close
+	speaks  uint16        // the newest version it knows; 0: as the client
 	delay   time.Duration // of a group commit
 	conns   map[net.Conn]struct{}
 	parts   []*part
@@ -216,9 +217,16 @@ func (n *memoryNode) serve(conn net.Conn) {
 	if _, body, err := l.Next(ctx, wire.GreetingMax); err != nil || wire.Decode(&hello, body) != nil || n.thaw(ctx) != nil {
 		return
 	}
-	if err := l.Send(&wire.Welcome{Version: 2, Node: n.name, UUID: n.uuid, City: n.city, Generation: 1, IdleMS: 20000}); err != nil {
+	version, err := hello.Negotiate()
+	n.mu.Lock()
+	if n.speaks > 0 {
+		version = min(version, n.speaks)
+	}
+	n.mu.Unlock()
+	if err != nil || l.Send(&wire.Welcome{Version: version, Node: n.name, UUID: n.uuid, City: n.city, Generation: 1, IdleMS: 20000}) != nil {
 		return
 	}
+	l.SetVersion(version)
 	for {
 		k, body, err := l.Next(ctx, wire.ControlMax)
 		if err != nil || n.thaw(ctx) != nil {

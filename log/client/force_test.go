@@ -187,6 +187,42 @@ func TestForcedCloseWaits(t *testing.T) {
 	readAll(t, k.client(nil), 0, 20)
 }
 
+// TestGivenUpIsFenced: nodes that are given up because their copies are damaged may
+// live, and so may the writer. A forced close fences them too: what they alone would
+// go on confirming stands behind an end that is decided.
+func TestGivenUpIsFenced(t *testing.T) {
+	k := twoCities(t)
+	policy := &meta.Policy{Rule: quorum.NodeRule{Total: 2}, Loss: meta.LossBlock}
+	first := k.client(func(c *client.Config) { c.RollAfter, c.RollEvery, c.Policy = time.Minute, time.Minute, policy })
+	w := openWriter(t, first)
+	put(t, w, 0, 10)
+	st, err := first.Metadata().Stream(ctxOf(t), "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	members := st.Segments[0].Members
+	accept := acceptLoss
+	for _, m := range members[1:] {
+		accept.GiveUp = append(accept.GiveUp, m.Node)
+	}
+	f, err := k.client(nil).ForceClose(ctxOf(t), "s", accept)
+	if err != nil || !f.Lost {
+		t.Fatalf("%+v, %v", f, err)
+	}
+	for _, m := range members {
+		k.node(m.Node).set(func(n *memoryNode) {
+			if got := n.parts[0].core.Fence(); got != f.Epoch {
+				t.Errorf("%s is fenced at %d, the segment was closed at epoch %d", n.name, got, f.Epoch)
+			}
+		})
+	}
+	if o, err := w.Append(ctxOf(t), log.Draft{Topic: log.TopicData, EndsTransaction: true, Payload: payload(11)}); err == nil {
+		if _, err = w.Wait(ctxOf(t), o); !errors.Is(err, log.ErrFenced) {
+			t.Errorf("the old writer's entry %d: %v", o, err)
+		}
+	}
+}
+
 // holds is the newest entry of the first segment on a node.
 func (c *cluster) holds(name string) log.Offset {
 	last := log.None

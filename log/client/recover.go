@@ -205,6 +205,8 @@ func (r *recovery) seal(ctx context.Context, i int) {
 			r.core.Suspect(i)
 		case errors.Is(err, log.ErrIdentity):
 			r.core.Foreign(i)
+		default:
+			r.core.Broken(i)
 		}
 		r.failed[i] = err
 	})

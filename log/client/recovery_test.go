@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/twinspan/twinspan/log/client"
 	"github.com/twinspan/twinspan/log/meta"
 	"github.com/twinspan/twinspan/log/quorum"
+	"github.com/twinspan/twinspan/log/segment"
 )
 
 func put(t *testing.T, w log.Writer, from, to log.Offset) {
@@ -64,6 +66,60 @@ func TestRecoveryCopies(t *testing.T) {
 	}
 	k.node("a2").close()
 	readAll(t, k.client(nil), 0, last+10) // from a3, which was copied to
+}
+
+// TestOlderNodes: a cluster whose nodes are restarted one after the other has some of
+// the version before. A writer sends each what it takes, and a recovery copies there.
+func TestOlderNodes(t *testing.T) {
+	k := newCluster(t, place{"a1", "a"}, place{"a2", "a"}, place{"a3", "a"})
+	for _, name := range []string{"a2", "a3"} {
+		k.node(name).set(func(n *memoryNode) { n.speaks = 2 })
+	}
+	cfg := func(c *client.Config) {
+		c.Policy = &meta.Policy{Rule: quorum.NodeRule{Total: 2}, Loss: meta.LossBlock}
+		c.RollAfter, c.RollEvery = 20*time.Second, 20*time.Second
+	}
+	first := k.client(cfg)
+	w := openWriter(t, first)
+	put(t, w, 0, 10)
+	k.node("a3").set(func(n *memoryNode) { n.frozen = true })
+	const last = 100
+	for o := log.Offset(11); o <= last; o++ { // small ones share a buffer, a large one is sent from where it lies
+		p := payload(o)
+		if o%10 == 0 {
+			p = bytes.Repeat(p, 100<<10/len(p))
+		}
+		if got, err := w.Append(ctxOf(t), log.Draft{Topic: log.TopicData, EndsTransaction: true, Payload: p}); err != nil || got != o {
+			t.Fatalf("append %d: %d, %v", o, got, err)
+		}
+	}
+	if _, err := w.Wait(ctxOf(t), last); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	k.node("a1").close()
+	k.node("a3").cut()
+	k.node("a3").set(func(n *memoryNode) { n.frozen = false })
+	w = openWriter(t, k.client(cfg))
+	put(t, w, last+1, last+10)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a2", "a3"} {
+		k.node(name).set(func(m *memoryNode) {
+			entries := m.parts[0].entries
+			if len(entries) != last+1 {
+				t.Fatalf("node %s holds %d entries", name, len(entries))
+			}
+			for i := range entries {
+				if e := &entries[i]; segment.Checksum(e.Payload) != e.Checksum || !bytes.HasPrefix(e.Payload, payload(e.Offset)) {
+					t.Errorf("node %s: entry %d is another one", name, e.Offset)
+				}
+			}
+		})
+	}
 }
 
 // TestOpenNeedsNodes: too few members to say where the stream ends.

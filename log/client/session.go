@@ -113,6 +113,7 @@ func (c *Client) greet(ctx context.Context, address string) (*session, error) {
 		_ = conn.Close() // it never was of use
 		return nil, errors.Join(ctx.Err(), fmt.Errorf("greeting: %w", err))
 	}
+	s.SetVersion(s.hello.Version)
 	// The node drops us after its idle time, and pings every quarter of it.
 	theirs := time.Duration(s.hello.IdleMS) * time.Millisecond
 	s.SetIdle(max(c.cfg.IdleTimeout, theirs/2), max(min(c.cfg.IdleTimeout, theirs)/4, time.Millisecond))

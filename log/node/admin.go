@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/twinspan/twinspan/log"
-	"github.com/twinspan/twinspan/log/meta"
 )
 
 // Verbs between nodes.
@@ -66,7 +65,7 @@ func (n *Node) admin(ctx context.Context, verb string, request []byte) ([]byte, 
 	case verbSurvey:
 		answer, err = with(request, func(o surveyOrder) (survey, error) { return n.survey(ctx, o) })
 	case verbInstall:
-		answer, err = with(request, func(s meta.Seed) (installed, error) { return installed{}, n.install(ctx, s) })
+		answer, err = with(request, func(o installOrder) (installed, error) { return installed{}, n.install(ctx, o) })
 	default:
 		err = fmt.Errorf("admin request %q: %w", printable(verb), log.ErrProtocol)
 	}

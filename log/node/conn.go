@@ -118,6 +118,7 @@ func (c *conn) greet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.link.SetVersion(v)
 	c.log = c.log.With().Str("client", printable(c.hello.Client)).Logger()
 	if err := c.isNode(); err != nil {
 		return err

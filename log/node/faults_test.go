@@ -472,20 +472,25 @@ func TestTakeover(t *testing.T) {
 
 // rejoin orders a node to, as an operator's tool does.
 func rejoin(ctx context.Context, address string, o node.RejoinOrder, answer *node.Rejoined) error {
+	return ask(ctx, address, node.AdminRejoin, o, answer)
+}
+
+// ask sends an administration's request, as a tool or the coordinator of a takeover does.
+func ask(ctx context.Context, address, verb string, request, answer any) error {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return err
 	}
 	l := link.New(conn, link.Options{})
 	defer l.Close() // nothing is lost with it
-	b, err := json.Marshal(o)
+	b, err := json.Marshal(request)
 	if err != nil {
 		return err
 	}
 	var ok wire.AdminOK
 	for _, step := range []struct{ ask, reply wire.Message }{
 		{&wire.Hello{VersionMin: wire.VersionMin, VersionMax: wire.VersionMax, Purpose: wire.PurposeTool, Client: "test"}, &wire.Welcome{}},
-		{&wire.Admin{Verb: node.AdminRejoin, Request: b}, &ok},
+		{&wire.Admin{Verb: verb, Request: b}, &ok},
 	} {
 		if err := l.Send(step.ask); err != nil {
 			return err

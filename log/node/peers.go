@@ -119,6 +119,7 @@ func (p *peers) dial(ctx context.Context, address string, purpose wire.Purpose) 
 		}
 		return nil, fmt.Errorf("node at %s: greeting: %w: %w: %w", address, log.ErrUnavailable, meta.ErrNotSent, errors.Join(ctx.Err(), err))
 	}
+	s.SetVersion(s.welcome.Version)
 	theirs := time.Duration(s.welcome.IdleMS) * time.Millisecond
 	s.SetIdle(max(n.cfg.IdleTimeout, theirs/2), max(min(n.cfg.IdleTimeout, theirs)/4, time.Millisecond))
 	s.ping.Go(func() { s.KeepAlive(s.stop) })

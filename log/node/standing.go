@@ -21,12 +21,15 @@ import (
 type standing struct {
 	node *Node
 	wake chan struct{} // a token when there is something to find out; owner: the standing; bound 1; never closed
+	step sync.Mutex    // held for a step of a takeover: one at a time; taken before mu
 
 	mu         sync.Mutex
 	newer      uint64   // a generation above this node's that somebody spoke of; 0: none
 	sources    []string // addresses of nodes that may know more
 	quarantine *Quarantine
 	taking     bool          // a takeover is under way here
+	hold       string        // its name
+	ended      string        // of the newest that was taken back
 	known      bool          // registered in the metadata
 	again      chan struct{} // closed and replaced after a takeover
 }
@@ -358,22 +361,43 @@ func (s *standing) reopen() error {
 	return nil
 }
 
-// take begins and ends a takeover's hold on the node.
-func (s *standing) take(on bool) error {
+// take begins a takeover's hold on the node, and ends that of any other: what that
+// one was told is no longer so, and one that hangs must not be in the way.
+func (s *standing) take(hold string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if on && s.quarantine != nil {
+	switch {
+	case s.quarantine != nil:
 		return fmt.Errorf("node %q stands in quarantine: %w", s.node.cfg.Name, log.ErrGeneration)
+	case hold != "" && hold == s.ended: // its question was overtaken
+		return fmt.Errorf("node %q: the takeover was taken back: %w", s.node.cfg.Name, log.ErrStale)
 	}
-	s.taking = on
+	s.taking, s.hold = true, hold
 	return nil
 }
 
-// held says that a takeover has asked the node, and it has stood still since.
-func (s *standing) held() bool {
+// release ends a takeover's hold, so that the node goes on, unless it stands still for
+// another one.
+func (s *standing) release(hold string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.taking
+	s.ended = hold
+	switch {
+	case s.quarantine != nil: // its part of the metadata has ended for good
+		return fmt.Errorf("node %q stands in quarantine: %w", s.node.cfg.Name, log.ErrGeneration)
+	case s.taking && s.hold != hold:
+		return fmt.Errorf("node %q stands still for another takeover: %w", s.node.cfg.Name, log.ErrStale)
+	}
+	s.taking = false
+	return nil
+}
+
+// held says that this takeover was the last that asked the node, and it has stood
+// still since.
+func (s *standing) held(hold string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.taking && s.hold == hold
 }
 
 // renew says that the node has new metadata.

@@ -120,6 +120,9 @@ type TakenStream struct {
 	// Doubt: the lost nodes may have confirmed entries behind Last by themselves.
 	// Their offsets are passed over: the newest of Gaps.
 	Doubt bool `json:"doubt,omitempty"`
+	// Again: so had an earlier takeover, and no survivor has anything from between the
+	// two gaps. Such takeovers need no repetition: each takes as many offsets more.
+	Again bool `json:"again,omitempty"`
 	// Gaps are what the takeover makes readers meet log.ErrLost at: offsets that are
 	// passed over, and closed segments that no survivor has.
 	Gaps []meta.Gap `json:"gaps,omitempty"`

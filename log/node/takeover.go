@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,6 +22,15 @@ type surveyOrder struct {
 	// changes any more; Resume ends that.
 	Stop   bool `json:"stop,omitempty"`
 	Resume bool `json:"resume,omitempty"`
+	// Hold names the takeover: a node stands still for the one that asked last, and
+	// for no other.
+	Hold string `json:"hold,omitempty"`
+}
+
+// installOrder gives a survivor its new metadata.
+type installOrder struct {
+	Hold string `json:"hold,omitempty"` // as in the survey that the seed was made from
+	meta.Seed
 }
 
 type survey struct {
@@ -139,17 +149,22 @@ func (n *Node) Takeover(ctx context.Context, a Attestation) (Takeover, error) {
 	out := Takeover{Lost: a.Lost, Preview: a.Preview}
 	var exports []meta.Export
 	var replicas []meta.Replica
+	hold := rand.Text()
 	resume := func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 		defer cancel()
 		for _, c := range survivors {
-			if _, err := n.surveyOf(ctx, c, surveyOrder{Resume: true}); err != nil {
+			_, err := n.surveyOf(ctx, c, surveyOrder{Resume: true, Hold: hold})
+			switch {
+			case errors.Is(err, log.ErrStale):
+				n.log.Info().Err(err).Str("node", c.Name).Msg("a survivor stands still after a takeover that failed: for a later one")
+			case err != nil:
 				n.log.Error().Err(err).Str("node", c.Name).Msg("a survivor could not go on after a takeover that failed: restart it")
 			}
 		}
 	}
 	for _, c := range survivors {
-		s, err := n.surveyOf(ctx, c, surveyOrder{Stop: !a.Preview})
+		s, err := n.surveyOf(ctx, c, surveyOrder{Stop: !a.Preview, Hold: hold})
 		if err != nil {
 			if !a.Preview {
 				resume()
@@ -200,11 +215,11 @@ func (n *Node) Takeover(ctx context.Context, a Attestation) (Takeover, error) {
 				}
 			}
 			if c.Name == n.cfg.Name {
-				err = n.install(ctx, seed)
+				err = n.install(ctx, installOrder{hold, seed})
 			} else {
-				err = n.peers.look(ctx, c.Address, verbInstall, seed, &installed{})
+				err = n.peers.look(ctx, c.Address, verbInstall, installOrder{hold, seed}, &installed{})
 			}
-			if err == nil {
+			if err == nil || errors.Is(err, log.ErrStale) {
 				break
 			}
 		}
@@ -229,8 +244,12 @@ func (n *Node) surveyOf(ctx context.Context, c ClusterNode, o surveyOrder) (surv
 
 // survey tells what this node knows and holds.
 func (n *Node) survey(ctx context.Context, o surveyOrder) (survey, error) {
+	if o.Stop || o.Resume {
+		n.standing.step.Lock()
+		defer n.standing.step.Unlock()
+	}
 	if o.Resume {
-		if err := n.standing.take(false); err != nil {
+		if err := n.standing.release(o.Hold); err != nil {
 			return survey{}, err
 		}
 		err := n.metaTurn(ctx, true)
@@ -239,7 +258,7 @@ func (n *Node) survey(ctx context.Context, o surveyOrder) (survey, error) {
 	}
 	out := survey{Generation: n.generation()}
 	if o.Stop {
-		if err := n.standing.take(true); err != nil {
+		if err := n.standing.take(o.Hold); err != nil {
 			return out, err
 		}
 		n.dropFlows()
@@ -278,16 +297,21 @@ func (n *Node) survey(ctx context.Context, o surveyOrder) (survey, error) {
 	return out, nil
 }
 
-// install gives this node the metadata of a new generation.
-func (n *Node) install(ctx context.Context, seed meta.Seed) error {
+// install gives this node the metadata of a new generation. It does so only while the
+// node stands still for the very takeover that made it: what it had done since would
+// not be in there.
+func (n *Node) install(ctx context.Context, o installOrder) error {
+	seed := o.Seed
+	n.standing.step.Lock()
+	defer n.standing.step.Unlock()
 	if n.generation() > seed.Generation {
 		return fmt.Errorf("node %q is of generation %d already: %w", n.cfg.Name, n.generation(), log.ErrGeneration)
 	}
-	if n.generation() < seed.Generation && !n.standing.held() {
-		return fmt.Errorf("node %q was started again since it was asked what it has: repeat the takeover: %w", n.cfg.Name, log.ErrStale)
-	}
-	if err := n.standing.take(true); err != nil {
-		return err
+	if !n.standing.held(o.Hold) {
+		if n.generation() == seed.Generation {
+			return nil // it was installed, and the answer got lost
+		}
+		return fmt.Errorf("node %q was started again since it was asked what it has, went on, or was asked by another takeover: repeat the takeover: %w", n.cfg.Name, log.ErrStale)
 	}
 	n.dropFlows()
 	if err := n.metaTurn(ctx, false); err != nil {
@@ -388,6 +412,11 @@ func takenStreams(seed *meta.Seed, replicas []meta.Replica) ([]TakenStream, erro
 			t.Segments = int(s.Segment)
 			if t.Doubt = s.Lost && s.ClosedAt.Equal(at); t.Doubt {
 				t.Last = s.First - 1
+				for i := n - 2; i >= 0 && t.Last == st.Segments[i].Last && (st.Segments[i].Lost || st.Segments[i].Last < st.Segments[i].First); i-- {
+					before := &st.Segments[i]
+					t.Again = t.Again || before.Lost && !before.ClosedAt.Equal(at)
+					t.Last = before.First - 1
+				}
 			}
 			for _, r := range replicas {
 				if !s.Closed && !r.Suspect && r.Descriptor.Stream == name && r.Descriptor.Segment == s.Segment {

@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/binary"
 	"errors"
 	"io"
 	"math/big"
@@ -26,6 +27,7 @@ import (
 	"github.com/twinspan/twinspan/log/segment"
 	"github.com/twinspan/twinspan/log/vfs"
 	"github.com/twinspan/twinspan/log/wire"
+	"github.com/twinspan/twinspan/log/wire/link"
 )
 
 // put appends n entries of a KiB, each tenth to the schema topic, and waits.
@@ -280,5 +282,57 @@ func TestDamagedPayload(t *testing.T) {
 	}
 	if got := n.Stats().Segment.Appends; got != 1 {
 		t.Fatalf("%d entries are stored", got)
+	}
+}
+
+// TestVersionTwo: a writer of the version before is served as it speaks: its frames
+// have a checksum over the payload as well, and one that is wrong ends the connection.
+func TestVersionTwo(t *testing.T) {
+	n, out := startLogged(t, node.Config{})
+	d := quorum.Descriptor{
+		Stream: "s", Segment: 1, FirstLSO: log.None, Epoch: 1, Generation: 1, Rule: quorum.NodeRule{Total: 1},
+		Members: []quorum.Member{{Node: "a1", UUID: n.Stats().UUID, City: "local"}},
+	}
+	payload := []byte("payload")
+	l := link.New(raw(t, n), link.Options{Idle: 20 * time.Second})
+	if err := l.Send(&wire.Hello{VersionMin: 1, VersionMax: 2, Purpose: wire.PurposeClient, Client: "old"}); err != nil {
+		t.Fatal(err)
+	}
+	var welcome wire.Welcome
+	if err := l.Expect(t.Context(), &welcome); err != nil || welcome.Version != 2 {
+		t.Fatalf("version %d: %v", welcome.Version, err)
+	}
+	if err := l.Send(&wire.Attach{Descriptor: d, Epoch: 1}); err != nil {
+		t.Fatal(err)
+	}
+	var attached wire.Attached
+	if err := l.Expect(t.Context(), &attached); err != nil {
+		t.Fatal(err)
+	}
+	frame := func(o log.Offset) []byte { // as that version's programs make it
+		b := wire.Encode(nil, &wire.Append{Offset: o, LAC: log.None, Topic: log.TopicData, Ends: true, Checksum: segment.Checksum(payload), Payload: payload})
+		binary.LittleEndian.PutUint32(b[8:], segment.Checksum(append(bytes.Clone(b[:8]), b[wire.HeaderSize:]...)))
+		return b
+	}
+	if err := l.SendBuffers(net.Buffers{frame(0)}); err != nil {
+		t.Fatal(err)
+	}
+	var ack wire.Ack
+	if err := l.Expect(t.Context(), &ack); err != nil || ack.Last != 0 {
+		t.Fatalf("acknowledged %d: %v", ack.Last, err)
+	}
+	bad := frame(1)
+	bad[len(bad)-1] ^= 1
+	if err := l.SendBuffers(net.Buffers{bad}); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Expect(t.Context(), &ack); err == nil {
+		t.Fatal("a damaged frame is acknowledged")
+	}
+	for deadline := time.Now().Add(15 * time.Second); !strings.Contains(out.String(), "Append frame of 38 bytes: crc"); {
+		if time.Now().After(deadline) {
+			t.Fatalf("the node's log says\n%s", out)
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
 }

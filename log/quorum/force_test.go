@@ -27,7 +27,7 @@ func TestForcedClose(t *testing.T) {
 					t.Fatal(err)
 				}
 				r.GiveUp(given)
-				if w := r.Wanted(); w != q.All()&^given {
+				if w := r.Wanted(); w != q.All() {
 					t.Fatalf("given up %04b, wanted %04b", given, w)
 				}
 				last := log.Offset(9)
@@ -61,6 +61,9 @@ func TestForcedClose(t *testing.T) {
 				if r.Lost() != !q.Covers(sealed) {
 					t.Fatalf("given up %04b: lost %t", given, r.Lost())
 				}
+				if w := r.Wanted(); w != 0 {
+					t.Fatalf("given up %04b, all have answered, wanted %04b", given, w)
+				}
 				for _, c := range r.Copies() {
 					r.Copied(c.To, c.Last, c.Last)
 				}
@@ -73,5 +76,54 @@ func TestForcedClose(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestGivenUpIsFenced: a member that was given up and lives could go on taking entries
+// of the old writer. It is asked until it answers, and given some time for it; one
+// that can't be reached is not waited for, and is wanted all the same.
+func TestGivenUpIsFenced(t *testing.T) {
+	members := []quorum.Member{{Node: "a1", UUID: "1", City: "a"}, {Node: "a2", UUID: "2", City: "a"}, {Node: "b1", UUID: "3", City: "b"}}
+	d := quorum.Descriptor{Stream: "s", Segment: 1, First: 10, FirstLSO: 9, Epoch: 3, Generation: 1, Members: members, Rule: quorum.NodeRule{Total: 1}, Protected: true}
+	const given = 0b011
+	for name, c := range map[string]struct {
+		answer func(r *quorum.Recovery, i int)
+		at     time.Duration
+		moves  quorum.Verb
+		wanted uint64
+	}{
+		"no word yet":         {func(*quorum.Recovery, int) {}, 0, quorum.Stay, given},
+		"nor after a while":   {func(*quorum.Recovery, int) {}, time.Second, quorum.Roll, given},
+		"sealed":              {func(r *quorum.Recovery, i int) { _ = r.Sealed(i, quorum.Sealed{Last: 99, LAC: 99, LSO: 99}) }, 0, quorum.Roll, 0},
+		"damaged":             {func(r *quorum.Recovery, i int) { r.Suspect(i) }, 0, quorum.Roll, 0},
+		"another directory":   {func(r *quorum.Recovery, i int) { r.Foreign(i) }, 0, quorum.Roll, 0},
+		"it can't be reached": {func(r *quorum.Recovery, i int) { r.Broken(i) }, 0, quorum.Roll, given},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := quorum.NewRecovery(d, 5)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.GiveUp(given)
+			if err := r.Sealed(2, quorum.Sealed{Last: 20, LAC: 18, LSO: 20}); err != nil {
+				t.Fatal(err)
+			}
+			view := &quorum.View{Rule: d.Rule}
+			if m := r.Decide(0, view, time.Second); m.Verb != quorum.Stay {
+				t.Fatalf("nobody who was given up was asked: %+v", m)
+			}
+			for i := range 2 {
+				c.answer(r, i)
+			}
+			if m := r.Decide(c.at, view, time.Second); m.Verb != c.moves {
+				t.Fatalf("%+v", m)
+			}
+			if w := r.Wanted(); w != c.wanted {
+				t.Fatalf("wanted %03b", w)
+			}
+			if end, _, ok := r.End(); !ok || end != 20 || !r.Lost() {
+				t.Fatalf("ends at %d, %t, lost %t", end, ok, r.Lost())
+			}
+		})
 	}
 }

@@ -37,6 +37,8 @@ type Recovery struct {
 	way     *Quorum // the weaker rule that is enough, when the stream is degraded
 	rest    bool    // what the members that are left hold is enough
 	given   uint64  // members that an operator gave up
+	told    uint64  // members that have answered a seal, whatever it proves: they take nothing of an old writer any more
+	tried   uint64  // members that could not be asked, or were lost since
 	members []sealed
 	empty   bool     // there is no open segment, only one to be opened behind desc
 	open    *Advance // proposed, outcome not known
@@ -103,12 +105,14 @@ func (r *Recovery) fail(err error) error {
 }
 
 // Wanted is the set of members to seal: those that have not answered, and those
-// whose connection broke since.
+// whose connection broke since. One that was given up is wanted until it has
+// answered: what it says does not count, but while it lives it could still take
+// entries of the old writer, who would think them confirmed.
 func (r *Recovery) Wanted() uint64 {
 	if r.err != nil || r.done {
 		return 0
 	}
-	return r.in(sealAsk) | r.in(sealAway)
+	return r.in(sealAsk) | r.in(sealAway) | r.given&^r.told
 }
 
 func (r *Recovery) in(s sealState) (set uint64) {
@@ -123,6 +127,7 @@ func (r *Recovery) in(s sealState) (set uint64) {
 // Sealed takes member i's answer. One that has less than before has lost entries
 // and proves nothing any more; the error says so, and the recovery goes on.
 func (r *Recovery) Sealed(i int, s Sealed) error {
+	r.told |= 1 << i
 	m := &r.members[i]
 	if s.Last < r.desc.First-1 || (m.state == sealHere || m.state == sealAway) && s.Last < m.Last {
 		m.state = sealNone
@@ -136,10 +141,14 @@ func (r *Recovery) Sealed(i int, s Sealed) error {
 }
 
 // Suspect: member i can't say where its entries end, now or after it was sealed.
-func (r *Recovery) Suspect(i int) { r.members[i].state = sealNone }
+func (r *Recovery) Suspect(i int) {
+	r.told |= 1 << i // it is fenced all the same
+	r.members[i].state = sealNone
+}
 
 // Foreign: under member i's name answers another directory, which holds nothing.
 func (r *Recovery) Foreign(i int) {
+	r.told |= 1 << i // nobody appends to a directory that is gone
 	r.members[i].state = sealNone
 	if fault.Is(fault.ForeignCounts) {
 		r.members[i] = sealed{Sealed{Last: r.desc.First - 1, LAC: log.None, LSO: r.desc.FirstLSO}, sealHere}
@@ -149,8 +158,9 @@ func (r *Recovery) Foreign(i int) {
 // Fenced: a node, or the metadata, knows a higher epoch. The recovery is over.
 func (r *Recovery) Fenced() error { return r.fail(log.ErrFenced) }
 
-// Broken: the connection to member i is gone. Its seal stays good.
+// Broken: the connection to member i is gone, or there was none. Its seal stays good.
 func (r *Recovery) Broken(i int) {
+	r.tried |= 1 << i
 	if r.members[i].state == sealHere {
 		r.members[i].state = sealAway
 	}
@@ -159,7 +169,8 @@ func (r *Recovery) Broken(i int) {
 // GiveUp ends the wait for members that never answer again, or only with damage:
 // an operator says so. The segment can then be closed although the others do not
 // cover it, once every one of them is sealed: what any of them has is kept, what
-// only those given up had is lost. Which entries that may be is Lost.
+// only those given up had is lost. Which entries that may be is Lost. Those given up
+// are asked as well, and waited for a little, so that one which lives is fenced.
 func (r *Recovery) GiveUp(members uint64) {
 	r.given |= members & r.quorum.All()
 	for i := range r.members {
@@ -368,7 +379,8 @@ func (r *Recovery) Decide(now time.Duration, v *View, graceAfter time.Duration) 
 }
 
 // decideForced closes as soon as all members that were not given up are sealed and
-// those that are there have everything; after 4 graceAfter without news, one. It
+// those that are there have everything; after 4 graceAfter without news, one. Those
+// given up have graceAfter to answer, unless they can't be reached. It
 // opens nothing: that is for the next writer. Roll comes with an empty plan.
 func (r *Recovery) decideForced(now, graceAfter time.Duration) Move {
 	if !r.waiting {
@@ -378,7 +390,8 @@ func (r *Recovery) decideForced(now, graceAfter time.Duration) Move {
 		r.progress, r.restSince = false, now
 	}
 	r.rest = r.Covered() && now-r.restSince >= 4*graceAfter
-	if _, ok := r.Ready(); ok {
+	asked := r.given&^(r.told|r.tried) == 0 || now-r.waitSince >= graceAfter
+	if _, ok := r.Ready(); ok && asked {
 		return Move{Verb: Roll}
 	}
 	if now-r.waitSince >= graceAfter {

@@ -79,8 +79,8 @@ func decodePointer(b []byte) (pointer, error) {
 	if got, want := crc32.Checksum(b[16:pointerSize], castagnoli), le.Uint32(b[12:]); got != want {
 		return p, fmt.Errorf("segment file crc %08x, stored %08x: %w", got, want, errFormat)
 	}
-	if v := le.Uint32(b[8:]); v != version {
-		return p, errVersion("segment file", v, release(b[16:]))
+	if err := checkVersion("segment file", le.Uint32(b[8:]), release(b[16:])); err != nil {
+		return p, err
 	}
 	copy(p.Node[:], b[32:])
 	p.Salt = le.Uint64(b[48:])

@@ -39,19 +39,26 @@ var (
 
 // The version of everything in the directory, and the first release that reads it.
 // Both stand where every later version will have them, so that a program can say
-// which one is needed instead of it.
+// which one is needed instead of it. The meta gets the newest version before
+// anything else is written, so a program that is too old stops there. Version 3 has
+// a codec of blocks that version 2 takes for damage (codecS2).
 const (
-	version   = 2
-	needs     = "0.2"
+	version   = 3
+	oldest    = 2 // that is still read
+	needs     = "0.3"
 	needsSize = 16
 )
 
-// errVersion is for bytes of another version: written well, but not for us.
-func errVersion(what string, v uint32, release string) error {
-	if v < version {
-		return fmt.Errorf("%s has format %d, this program reads %d: read it with the release that wrote it: %w", what, v, version, log.ErrProtocol)
+// checkVersion refuses bytes of a version that is not read: written well, but not
+// for us.
+func checkVersion(what string, v uint32, release string) error {
+	switch {
+	case v < oldest:
+		return fmt.Errorf("%s has format %d, this program reads %d to %d: read it with the release that wrote it: %w", what, v, oldest, version, log.ErrProtocol)
+	case v > version:
+		return fmt.Errorf("%s has format %d, this program reads %d to %d: use twinspan %s or later: %w", what, v, oldest, version, release, log.ErrProtocol)
 	}
-	return fmt.Errorf("%s has format %d, this program reads %d: use twinspan %s or later: %w", what, v, version, release, log.ErrProtocol)
+	return nil
 }
 
 // release is the text of a needs field.
@@ -113,8 +120,8 @@ func decodeFileHeader(b []byte) (fileHeader, error) {
 	if got, want := crc32.Checksum(image[:], castagnoli), le.Uint32(b[12:]); got != want {
 		return h, fmt.Errorf("file header crc %08x, stored %08x: %w", got, want, errFormat)
 	}
-	if v := le.Uint32(b[8:]); v != version {
-		return h, errVersion("journal file", v, release(b[needsAt:]))
+	if err := checkVersion("journal file", le.Uint32(b[8:]), release(b[needsAt:])); err != nil {
+		return h, err
 	}
 	h.ID = le.Uint64(b[16:])
 	h.Generation = le.Uint32(b[24:])

@@ -285,11 +285,16 @@ func TestVersions(t *testing.T) {
 		le.PutUint32(b[12:], crc32.Checksum(b, castagnoli))
 		return b
 	}
-	_, newer := decodeFileHeader(reseal(b, 3, "1.7"))
+	_, newer := decodeFileHeader(reseal(b, version+1, "1.7"))
 	_, older := decodeFileHeader(reseal(b, 1, ""))
-	_, meta := decodeMeta([]byte(fmt.Sprintf("%-63s\n{}", "twinspan-log-meta 3 1.7 00000000 2 more")))
+	_, meta := decodeMeta([]byte(fmt.Sprintf("%-63s\n{}", "twinspan-log-meta 4 1.7 00000000 2 more")))
 	_, oldMeta := decodeMeta([]byte(fmt.Sprintf("%-63s\n{}", "twinspan-log-meta 1 00000000 2")))
-	for what, err := range map[string]error{"newer file": newer, "newer meta": meta} {
+	own := (&pointer{IndexAt: archiveStart, HeadAt: archiveStart, Size: archiveStart + pointerSize}).encode()
+	le.PutUint32(own[8:], version+1)
+	copy(own[16:32], "1.7")
+	le.PutUint32(own[12:], crc32.Checksum(own[16:], castagnoli))
+	_, newerOwn := decodePointer(own)
+	for what, err := range map[string]error{"newer file": newer, "newer meta": meta, "newer own file": newerOwn} {
 		if !errors.Is(err, log.ErrProtocol) || !strings.Contains(err.Error(), "twinspan 1.7 or later") {
 			t.Errorf("%s: %v", what, err)
 		}

@@ -261,8 +261,8 @@ func decodeMeta(b []byte) (*meta, error) {
 	if err != nil {
 		return nil, fmt.Errorf("meta format %q: %w", fields[0], errFormat)
 	}
-	if format != version {
-		return nil, errVersion("the log directory", uint32(format), string(fields[1]))
+	if err := checkVersion("the log directory", uint32(format), string(fields[1])); err != nil {
+		return nil, err
 	}
 	if len(fields) != 4 {
 		return nil, fmt.Errorf("meta head: %w", errFormat)

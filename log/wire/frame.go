@@ -11,10 +11,13 @@ import (
 	"github.com/twinspan/twinspan/log"
 )
 
-// Versions this program speaks.
+// Versions this program speaks. They differ in one thing: in 2 the checksum of an
+// Append's frame covers its payload as well, from 3 on the payload's own is enough.
 const (
 	VersionMin = 2
-	VersionMax = 2
+	VersionMax = 3
+
+	versionWhole = 2 // the newest whose frames have a checksum over all of them
 )
 
 // Sizes of frames, in bytes.
@@ -112,17 +115,22 @@ func ParseHeader(b []byte, limit int) (Header, error) {
 	return h, nil
 }
 
-// Check compares the frame with the header's checksum. head is what ParseHeader
-// read. The payload of an Append is not looked at: it has a checksum of its own, and
-// whoever stores it checks that.
-func (h Header) Check(head, body []byte) error {
-	if h.Kind == KindAppend {
-		body = body[:min(len(body), appendHead)]
-	}
-	if got := crc32.Update(crc32.Checksum(head[:8], castagnoli), castagnoli, body); got != h.crc {
+// Check compares the frame with the header's checksum, as the version that the
+// connection speaks has it. head is what ParseHeader read. From version 3 on the
+// payload of an Append is not looked at: it has a checksum of its own, and whoever
+// stores it checks that.
+func (h Header) Check(version uint16, head, body []byte) error {
+	if got := frameCRC(version, h.Kind, head, body); got != h.crc {
 		return fmt.Errorf("%v frame of %d bytes: crc %08x, sent %08x: %w: %w", h.Kind, h.Length, got, h.crc, ErrFrame, log.ErrProtocol)
 	}
 	return nil
+}
+
+func frameCRC(version uint16, k Kind, head, body []byte) uint32 {
+	if k == KindAppend && version > versionWhole {
+		body = body[:min(len(body), appendHead)]
+	}
+	return crc32.Update(crc32.Checksum(head[:8], castagnoli), castagnoli, body)
 }
 
 // Message is anything that travels.
@@ -134,7 +142,7 @@ type Message interface {
 	decode(d *decoder)
 }
 
-// Encode appends m as a frame.
+// Encode appends m as a frame of the newest version; Reseal makes it one of another.
 func Encode(b []byte, m Message) []byte {
 	start := len(b)
 	b = append(b, make([]byte, HeaderSize)...)
@@ -159,10 +167,20 @@ func seal(b []byte, k Kind, rest int) {
 	body := b[HeaderSize:]
 	le.PutUint32(b, uint32(len(body)+rest))
 	b[4] = byte(k)
-	if k == KindAppend {
-		body = body[:appendHead]
+	le.PutUint32(b[8:], frameCRC(VersionMax, k, b, body))
+}
+
+// SameFrames says that the frames of that version are those that Encode makes.
+func SameFrames(version uint16) bool { return version > versionWhole }
+
+// Reseal gives whole frames in b, which Encode or EncodeAppend and their payloads
+// have made, the checksums of that version.
+func Reseal(version uint16, b []byte) {
+	for len(b) >= HeaderSize {
+		end := min(len(b), HeaderSize+int(le.Uint32(b)))
+		le.PutUint32(b[8:], frameCRC(version, Kind(b[4]), b, b[HeaderSize:end]))
+		b = b[end:]
 	}
-	le.PutUint32(b[8:], crc32.Update(crc32.Checksum(b[:8], castagnoli), castagnoli, body))
 }
 
 // Decode reads a body into m, whose kind the caller has matched. Everything must

@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -80,7 +81,7 @@ func parse(b []byte) (wire.Message, int, error) {
 	if end > len(b) {
 		return nil, 0, fmt.Errorf("body cut short: %w", wire.ErrFrame)
 	}
-	if err := h.Check(b, b[wire.HeaderSize:end]); err != nil {
+	if err := h.Check(wire.VersionMax, b, b[wire.HeaderSize:end]); err != nil {
 		return nil, 0, err
 	}
 	m := fresh[h.Kind]()
@@ -143,6 +144,46 @@ func TestAppendFromParts(t *testing.T) {
 	d := &wire.Data{Entries: []wire.Stored{{Entry: log.Entry{Payload: []byte("xyz")}}}}
 	if n := len(wire.Encode(nil, d)); n != wire.DataSize(1, 3) {
 		t.Fatalf("%d bytes, want %d", wire.DataSize(1, 3), n)
+	}
+}
+
+// TestVersionTwo: its frames have a checksum over all of their body, computed here
+// in another way, and either version takes its own frames alone.
+func TestVersionTwo(t *testing.T) {
+	table := crc32.MakeTable(crc32.Castagnoli)
+	for _, m := range samples() {
+		newest := wire.Encode(nil, m)
+		b := bytes.Clone(newest)
+		wire.Reseal(2, b)
+		whole := crc32.Checksum(append(bytes.Clone(b[:8]), b[wire.HeaderSize:]...), table)
+		if got := binary.LittleEndian.Uint32(b[8:]); got != whole {
+			t.Errorf("%v: crc %08x, want %08x", m.Kind(), got, whole)
+		}
+		h, err := wire.ParseHeader(b, wire.BodyMax)
+		if err == nil {
+			err = h.Check(2, b, b[wire.HeaderSize:])
+		}
+		if err != nil {
+			t.Errorf("%v: %v", m.Kind(), err)
+		}
+		alike := m.Kind() != wire.KindAppend
+		if err := h.Check(3, b, b[wire.HeaderSize:]); (err == nil) != alike || bytes.Equal(b, newest) != alike {
+			t.Errorf("%v in version 3: %v", m.Kind(), err)
+		}
+		b[len(b)-1] ^= 1 // of an Append, the payload
+		if err := h.Check(2, b, b[wire.HeaderSize:]); len(b) > wire.HeaderSize && !errors.Is(err, wire.ErrFrame) {
+			t.Errorf("%v: a flipped bit: %v", m.Kind(), err)
+		}
+	}
+	if wire.SameFrames(2) || !wire.SameFrames(wire.VersionMax) {
+		t.Error("which versions have the frames that Encode makes?")
+	}
+	several := wire.Encode(wire.Encode(nil, &wire.Append{Payload: []byte("payload")}), &wire.Append{Offset: 1, Payload: []byte("x")})
+	both := bytes.Clone(several)
+	wire.Reseal(2, both)
+	wire.Reseal(wire.VersionMax, both)
+	if !bytes.Equal(both, several) {
+		t.Error("there and back is another frame")
 	}
 }
 
@@ -235,7 +276,7 @@ func foreign(m wire.Message) bool {
 func TestGreetingOfOtherVersions(t *testing.T) {
 	for _, c := range []struct {
 		min, max, want uint16
-	}{{1, 1, 0}, {1, 2, 2}, {2, 2, 2}, {2, 9, 2}, {3, 9, 0}} {
+	}{{1, 1, 0}, {1, 2, 2}, {2, 2, 2}, {2, 9, 3}, {3, 3, 3}, {4, 9, 0}} {
 		b := wire.Encode(nil, &wire.Hello{VersionMin: c.min, VersionMax: c.max, Purpose: wire.PurposeClient, Client: "c"})
 		m, _, err := parse(b)
 		if err != nil {

@@ -40,9 +40,10 @@ const smallBytes = 8 << 10
 
 // Link is one connection. One goroutine reads; any may send.
 type Link struct {
-	conn net.Conn
-	opt  Options
-	r    *bufio.Reader
+	conn    net.Conn
+	opt     Options
+	r       *bufio.Reader
+	version uint16 // of the frames, both ways
 
 	last   int                   // bytes of the read buffer that the last body takes
 	charge int64                 // of Memory, for the last body
@@ -60,8 +61,13 @@ func New(conn net.Conn, o Options) *Link {
 	if o.Small {
 		size = smallBytes
 	}
-	return &Link{conn: conn, opt: o, r: bufio.NewReaderSize(conn, size)}
+	return &Link{conn: conn, opt: o, r: bufio.NewReaderSize(conn, size), version: wire.VersionMax}
 }
+
+// SetVersion is what the greeting has come to; before it all versions are the same.
+// It comes before KeepAlive, between two calls of Next, and before anything is sent
+// that the greeting does not allow yet.
+func (l *Link) SetVersion(version uint16) { l.version = version }
 
 // Detach gives the connection up as a byte stream: what the peer sent behind the
 // last frame comes first. Close and KeepAlive must have no part in it any more.
@@ -155,7 +161,7 @@ func (l *Link) next(ctx context.Context, limit int) (wire.Kind, []byte, error) {
 			return 0, nil, l.silence(err)
 		}
 	}
-	if err := h.Check(head, body); err != nil {
+	if err := h.Check(l.version, head, body); err != nil {
 		return 0, nil, err
 	}
 	return h.Kind, body, nil
@@ -231,6 +237,9 @@ func (l *Link) Send(m wire.Message) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.out = wire.Encode(l.out[:0], m)
+	if !wire.SameFrames(l.version) {
+		wire.Reseal(l.version, l.out)
+	}
 	err := l.write(l.out)
 	if cap(l.out) > 1<<20 {
 		l.out = nil
@@ -238,8 +247,14 @@ func (l *Link) Send(m wire.Message) error {
 	return err
 }
 
-// SendBuffers writes whole frames that the caller encoded.
+// SendBuffers writes whole frames that the caller encoded. A peer of an older
+// version gets a copy with its checksums: the frames are for other peers, too.
 func (l *Link) SendBuffers(buffers net.Buffers) error {
+	if !wire.SameFrames(l.version) {
+		whole := bytes.Join(buffers, nil)
+		wire.Reseal(l.version, whole)
+		buffers = net.Buffers{whole}
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.quiet = false
