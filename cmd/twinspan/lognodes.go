@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -154,6 +155,7 @@ func (a *app) nodesForget() *cobra.Command {
 	var agreed consent
 	var force bool
 	var accept int64
+	var giveUp []string
 	c := &cobra.Command{
 		Use:   "forget NODE",
 		Short: "Give up a node's identity: its disk is gone for good",
@@ -161,12 +163,14 @@ func (a *app) nodesForget() *cobra.Command {
 taken out of the list), and repair copies to it what the old one held. The old
 directory is never let in again. A node that answers is not forgotten.
 
-Nor is one that alone holds a closed segment: its entries would be lost, even those
-that another node has which holds a part of it only. When the disk is gone for good,
---force with --accept-loss and the number of entries that the preview says does it:
-those segments are LOST then, recorded as gaps with your name and reason. Readers get
-an error there until their group's cursor is moved behind it (cursor seek). --force
-is also asked for where the only others that hold a segment do not answer now.`,
+Nor is one that alone holds all of a closed segment: entries would be lost. The
+preview asks the others what they have of it, because one may have its beginning.
+When the disk is gone for good, --force with --accept-loss and the number of entries
+that the preview says does it: what others have stays, the entries behind it are LOST
+then, recorded as a gap with your name and reason. Readers get an error there until
+their group's cursor is moved behind it (cursor seek). A node that can't be asked now
+may have more: bring it back first, or forgo that with --give-up. --force is also asked
+for where the only others that hold a segment do not answer now.`,
 		Example: "  twinspan log nodes forget b2\n  twinspan log nodes forget b2 --yes --reason \"disk broken, replaced\"\n  twinspan log nodes forget b2 --force --accept-loss 1200 --yes --reason \"both disks are gone\"",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, names []string) error {
@@ -180,8 +184,12 @@ is also asked for where the only others that hold a segment do not answer now.`,
 					return cli.Fail(cli.ExitUnsafe, fmt.Errorf("node %s answers: its disk is not gone", names[0]), "log nodes drain takes it out of new segments; stop it first if its directory was replaced")
 				case !agreed.yes:
 					return nil
-				case len(l.Losing) > 0 && (!force || accept != l.LosingEntries):
-					return cli.Fail(cli.ExitUnsafe, fmt.Errorf("node %s alone holds %s: %d entries would be lost", names[0], strings.Join(l.LastOf, ", "), l.LosingEntries),
+				case len(unasked(l, giveUp)) > 0:
+					silent := unasked(l, giveUp)
+					return cli.Fail(cli.ExitUnsafe, fmt.Errorf("node %s alone holds all of %s, and %s, which may have some of it, could not be asked", names[0], strings.Join(l.LastOf, ", "), strings.Join(silent, ", ")),
+						"bring it back first; --give-up "+strings.Join(silent, " --give-up ")+" forgoes what only it may have")
+				case l.LosingEntries > 0 && (!force || accept != l.LosingEntries):
+					return cli.Fail(cli.ExitUnsafe, fmt.Errorf("node %s alone holds all of %s: %s would be lost", names[0], strings.Join(l.LastOf, ", "), count(l.LosingEntries, "entry", "entries")),
 						fmt.Sprintf("bring it back; --force --accept-loss %d gives those entries up for good", l.LosingEntries))
 				case len(l.Silent) > 0 && !force:
 					return cli.Fail(cli.ExitUnsafe, fmt.Errorf("nobody who answers now has %s, but perhaps %s", strings.Join(l.Silent, ", "), names[0]), "bring the others back first, and let repair copy; --force trusts that they come back")
@@ -195,7 +203,18 @@ is also asked for where the only others that hold a segment do not answer now.`,
 	agreed.flags(c)
 	c.Flags().BoolVar(&force, "force", false, "even when it alone holds segments, or nobody else who answers does")
 	c.Flags().Int64Var(&accept, "accept-loss", 0, "with --force: this `number` of entries, which the preview says, is lost")
+	c.Flags().StringArrayVar(&giveUp, "give-up", nil, "a node that can't be asked, and may have some of what only this one holds (repeatable)")
 	return c
+}
+
+// unasked are the nodes that could not be asked, and are not given up.
+func unasked(l *ops.Leaving, giveUp []string) (out []string) {
+	for _, x := range l.Unasked {
+		if !slices.Contains(giveUp, x.Node) {
+			out = append(out, x.Node)
+		}
+	}
+	return out
 }
 
 // printLosing says what forgetting a node would lose, or leave to others.
@@ -205,11 +224,25 @@ func printLosing(p *cli.Printer, l *ops.Leaving) {
 			p.Printf("  and %d segments more\n", len(l.Losing)-i)
 			break
 		}
-		text := fmt.Sprintf("%s/%d, entries %d to %d, would be LOST: nobody else has all of them", s.Stream, s.Segment, s.First, s.Last)
+		id, by := fmt.Sprintf("%s/%d", s.Stream, s.Segment), strings.Join(s.KeptBy, " ")
+		if s.Damaged {
+			by += ", damaged"
+		}
+		if s.Kept >= s.Last {
+			p.Printf("  %s, entries %d to %d, stays: also on %s\n", id, s.First, s.Last, by)
+			continue
+		}
+		if s.Kept >= s.First {
+			p.Printf("  %s, entries %d to %d, stay: also on %s\n", id, s.First, s.Kept, by)
+		}
+		text := fmt.Sprintf("%s, entries %d to %d, would be LOST: nobody else has them", id, s.Kept+1, s.Last)
 		if len(s.Groups) > 0 {
 			text += "; still needed by " + strings.Join(s.Groups, ", ")
 		}
 		p.Printf("  %s\n", p.Paint("red", text))
+	}
+	for _, x := range l.Unasked {
+		p.Printf("  %s\n", p.Paint("red", fmt.Sprintf("%s may have more of what only %s holds, and could not be asked: %s", x.Node, l.Node.Name, x.Why)))
 	}
 	for _, id := range l.Silent {
 		p.Printf("  %s\n", p.Paint("red", id+": the others that hold it do not answer"))

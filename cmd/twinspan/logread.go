@@ -125,6 +125,9 @@ func readRaw(c *cobra.Command, client *ops.Client, stream string, from, to log.O
 			if err := readSegment(c, client, s, nodes, from, to, on, unconfirmed, each); err != nil {
 				return err
 			}
+			if s.Closed && s.Left() < s.Last && to > s.Left() {
+				return &log.LostError{Stream: stream, From: s.Left() + 1, To: s.Last}
+			}
 		}
 		at = page[len(page)-1].Segment + 1
 	}
@@ -144,7 +147,7 @@ func readSegment(c *cobra.Command, client *ops.Client, s *meta.Segment, nodes []
 		}
 		first, end := max(from, s.First), to+1
 		if s.Closed {
-			end = min(end, s.Last+1)
+			end = min(end, s.Left()+1)
 		} else {
 			b, err := client.Copy(c.Context(), nodes[i].Address, s.Stream, s.Segment, s.First, s.First, unconfirmed, nil)
 			if err != nil {

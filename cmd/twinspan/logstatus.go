@@ -186,6 +186,14 @@ func size(n int64) string {
 	return fmt.Sprintf("%.1f %s", v, units[i])
 }
 
+// count of things for people.
+func count(n int64, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
 // offsets says what a stream holds.
 func offsets(first, last log.Offset) string {
 	if last < first {

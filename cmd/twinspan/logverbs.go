@@ -72,6 +72,7 @@ func (c *consent) again(p *cli.Printer) {
 func opsError(err error) error {
 	var e *cli.Error
 	var unknown *ops.UnknownNode
+	var lost *log.LostError
 	switch {
 	case err == nil, errors.As(err, &e):
 		return err
@@ -79,6 +80,8 @@ func opsError(err error) error {
 		return cli.Fail(cli.ExitUsage, err, "twinspan log nodes lists them")
 	case errors.Is(err, log.ErrNoStream):
 		return cli.Fail(cli.ExitError, err, "twinspan log status lists the streams there are")
+	case errors.As(err, &lost):
+		return cli.Fail(cli.ExitError, err, fmt.Sprintf("twinspan log status says why; --from %d is behind it", lost.To+1))
 	case errors.Is(err, log.ErrTrimmed):
 		return cli.Fail(cli.ExitError, err, "twinspan log segments shows what is kept")
 	case errors.Is(err, log.ErrElsewhere):

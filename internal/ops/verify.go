@@ -181,7 +181,7 @@ func (c *Client) verifySettled(ctx context.Context, s meta.Segment, nodes []meta
 
 // verifySegment compares the replicas of one segment.
 func (c *Client) verifySegment(ctx context.Context, s *meta.Segment, nodes []meta.Node, seed maphash.Seed) (SegmentCheck, error) {
-	out := SegmentCheck{Stream: s.Stream, Segment: s.Segment, First: s.First, Last: s.Last, Open: !s.Closed, Replicas: []ReplicaCheck{}}
+	out := SegmentCheck{Stream: s.Stream, Segment: s.Segment, First: s.First, Last: s.Left(), Open: !s.Closed, Replicas: []ReplicaCheck{}}
 	holders := s.Holders
 	if !s.Closed {
 		holders = s.Members

@@ -145,7 +145,8 @@ func (r *reader) attach(ctx context.Context) (*session, error) {
 	if !ok {
 		return nil, errNotThere
 	}
-	if seg.Lost && r.kept() { // what is kept for ever is published anew before the first row that needs it
+	lost := seg.Lost || seg.LostTail > 0 && r.next > seg.Upto(r.options.Committed)
+	if lost && r.kept() { // what is kept for ever is published anew before the first row that needs it
 		r.mu.Lock()
 		r.next = seg.Last + 1
 		if r.options.To > 0 && r.next >= r.options.To {
@@ -157,8 +158,8 @@ func (r *reader) attach(ctx context.Context) (*session, error) {
 		r.mu.Unlock()
 		return r.attach(ctx)
 	}
-	if seg.Lost {
-		return nil, &finalError{&log.LostError{Stream: r.stream, From: seg.First, To: seg.Last}}
+	if lost {
+		return nil, &finalError{&log.LostError{Stream: r.stream, From: seg.Left() + 1, To: seg.Last}}
 	}
 	if seg.First > r.next {
 		if !r.kept() {
@@ -390,8 +391,8 @@ func (r *reader) elsewhere(ctx context.Context, s *session, next log.Offset) (st
 	if err != nil || !ok {
 		return "", err
 	}
-	if seg.Lost {
-		return fmt.Sprintf("segment %d is lost", seg.Segment), nil
+	if seg.Lost || seg.LostTail > 0 && next > seg.Upto(r.options.Committed) {
+		return fmt.Sprintf("entries from %d on of segment %d are lost", seg.Left()+1, seg.Segment), nil
 	}
 	if seg.Closed {
 		if len(seg.Holders) == 0 || r.options.Committed && seg.LSO < next {

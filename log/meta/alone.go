@@ -2,7 +2,6 @@ package meta
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/quorum"
@@ -86,7 +85,7 @@ func (st *stream) leap(v *View, replicas []Replica, pass log.Offset, reason stri
 
 // after is what a takeover has left to do when the lost nodes are forgotten: to let
 // streams that may have gone on without the survivors go on behind a gap, and to
-// say of closed segments that nobody has any more that they are lost.
+// say of closed segments what nobody has of them any more.
 func (v *View) after(base *View, x *Succession, survivors []survivor, lost []quorum.Member) {
 	reason := "takeover: " + x.Reason
 	byStream := map[string][]Replica{}
@@ -101,9 +100,7 @@ func (v *View) after(base *View, x *Succession, survivors []survivor, lost []quo
 		_, known := base.streams.get(name)
 		care := func() {
 			for _, n := range next.orphans() {
-				if !next.adopt(v, n, here) {
-					next.bury(v, n, reason, "")
-				}
+				next.salvage(v, n, next.left(n, here), reason, "")
 			}
 		}
 		care()
@@ -128,45 +125,4 @@ func (st *stream) orphans() (out []uint32) {
 		})
 	}
 	return out
-}
-
-// adopt lists survivors that hold all of a closed segment, and had not said so.
-func (st *stream) adopt(v *View, number uint32, replicas []Replica) bool {
-	c, p, ok := st.find(number)
-	if !ok {
-		return false
-	}
-	s := *c.at(p)
-	same := slices.DeleteFunc(slices.Clone(replicas), func(r Replica) bool { return !sameDescriptor(&s.Descriptor, &r.Descriptor) })
-	if s.Holders = v.havers(same, s.Last, false); len(s.Holders) == 0 {
-		s.Holders = v.havers(same, s.Last, true) // what is good of a damaged copy is all there is, and more than nothing
-	}
-	if len(s.Holders) == 0 {
-		return false
-	}
-	c.replace(p, &s)
-	return true
-}
-
-// bury says of a closed segment that nobody holds that it is lost, and records the
-// gap.
-func (st *stream) bury(v *View, number uint32, reason, by string) {
-	c, p, ok := st.find(number)
-	if !ok {
-		return
-	}
-	s := *c.at(p)
-	s.Lost, s.Holders = true, nil
-	c.replace(p, &s)
-	st.forfeit(&s) // a window of it never ends with copies
-	st.short = withShort(st.short, &s, false)
-	st.gap(v, s.First, s.Last, reason, by)
-}
-
-// gap records one, in its place. Neighbours are not joined: each has its reason.
-func (st *stream) gap(v *View, from, to log.Offset, reason, by string) {
-	short := func(s string) string { return strings.ToValidUTF8(s[:min(len(s), reasonBytesMax)], "") }
-	i, _ := slices.BinarySearchFunc(st.Gaps, from, func(g Gap, from log.Offset) int { return int(min(1, max(-1, g.From-from))) })
-	st.Gaps = slices.Insert(slices.Clone(st.Gaps), i, Gap{From: from, To: to, Reason: short(reason), By: short(by), At: v.now})
-	st.Gaps = st.Gaps[max(0, len(st.Gaps)-gapsMax):]
 }

@@ -117,11 +117,21 @@ func TestTakeoverOfOrphans(t *testing.T) {
 	w := newWorld(t)
 	w.create("s", LossDegradeAfter)
 	w.open("s", true, "a1", "b1")
-	w.roll("s", 10, []string{"a1"}, false, "a1") // closed on a1 alone, twice
+	w.roll("s", 10, []string{"a1"}, false, "a1")      // closed on a1 alone, twice
+	w.roll("s", 10, []string{"a1"}, true, "a1", "b1") // without 2, which b1 has nothing of
 	w.roll("s", 10, []string{"a1"}, true, "a1", "b1")
 	segments, _ := w.s.View().Segments("s", 0, 5)
+	// b1 lacked the end of the last one when it was closed, in the middle of a
+	// transaction.
+	part := Replica{Node: "b1", UUID: "id-b1", Descriptor: segments[2].Descriptor, Fence: 1, Last: 26, LAC: 26, LSO: 24, Closed: true, ClosedLast: 29, ClosedLSO: 29, Suspect: true, Partial: true}
 	whole := Replica{Node: "b1", UUID: "id-b1", Descriptor: segments[0].Descriptor, Fence: 1, Last: 9, LAC: 9, LSO: 9}
-	seed, err := MakeSeed(Succession{Exports: []Export{exportOfWorld(w, "b1"), exportOfWorld(w, "b2")}, Replicas: []Replica{whole}, Voters: []Peer{{"b1", "b1:1"}, {"b2", "b2:1"}}, Reason: "test", Now: w.now})
+	other := part
+	other.Node, other.UUID, other.Last, other.Descriptor.Epoch = "b2", "id-b2", 29, 0
+	lostNode := part
+	lostNode.Node, lostNode.UUID, lostNode.Last = "a1", "id-a1", 29
+	seed, err := MakeSeed(Succession{
+		Exports: []Export{exportOfWorld(w, "b1"), exportOfWorld(w, "b2")}, Replicas: []Replica{whole, part, lostNode}, Voters: []Peer{{"b1", "b1:1"}, {"b2", "b2:1"}}, Reason: "test", Now: w.now,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,17 +139,31 @@ func TestTakeoverOfOrphans(t *testing.T) {
 	list, _ := after.s.View().Segments("s", 0, 10)
 	got := ""
 	for _, s := range list {
-		got += fmt.Sprintf("%d[%d-%d] lost %t held by %d; ", s.Segment, s.First, s.Last, s.Lost, len(s.Holders))
+		got += fmt.Sprintf("%d[%d-%d] lost %t, the last %d, held by %d; ", s.Segment, s.First, s.Last, s.Lost, s.LostTail, len(s.Holders))
 	}
-	if want := fmt.Sprintf("1[0-9] lost false held by 1; 2[10-19] lost true held by 0; 4[20-%d] lost true held by 0; ", 19+LostEntries); got != want {
+	if want := fmt.Sprintf("1[0-9] lost false, the last 0, held by 1; 2[10-19] lost true, the last 0, held by 0; "+
+		"3[20-29] lost false, the last 3, held by 1; 5[30-%d] lost true, the last 0, held by 0; ", 29+LostEntries); got != want {
 		t.Fatalf("got  %s\nwant %s", got, want)
 	}
+	if s := list[2]; s.Left() != 26 || s.Upto(false) != 26 || s.Upto(true) != 24 || s.LSO != 29 || s.Bytes != 0 {
+		t.Fatalf("what is left of the third: %+v", s)
+	}
 	st := after.stream("s")
-	if len(st.Gaps) != 2 || st.Gaps[0].From != 10 || st.Gaps[0].To != 19 || st.Gaps[1].From != 20 {
+	if len(st.Gaps) != 3 || st.Gaps[0].From != 10 || st.Gaps[0].To != 19 || st.Gaps[1].From != 27 || st.Gaps[1].To != 29 || st.Gaps[2].From != 30 {
 		t.Fatalf("gaps %+v", st.Gaps)
 	}
 	if len(st.Windows) == 0 || !st.Windows[0].Trimmed {
 		t.Fatalf("the window whose segments were lost: %+v", st.Windows)
 	}
 	after.fails(log.ErrTrimmed, Command{Held: &Held{Stream: "s", Segment: 2, Member: quorum.Member{Node: "b1", UUID: "id-b1", City: "b"}}})
+	if _, ok := salvaged(after, "s", 3, other); ok {
+		t.Fatal("another segment of the same number counts")
+	}
+}
+
+// salvaged says whether a replica counts for a segment.
+func salvaged(w *world, stream string, number uint32, r Replica) ([]Left, bool) {
+	st, _ := w.s.View().streams.get(stream)
+	out := st.left(number, []Replica{r})
+	return out, len(out) > 0
 }

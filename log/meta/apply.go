@@ -203,9 +203,14 @@ func (v *View) forget(f *Forget, reason, by string) error {
 		next := *st
 		changed, orphans := next.disown(v, f.Node)
 		for _, n := range orphans {
+			i := slices.IndexFunc(f.Lose, func(l Losing) bool { return l.Stream == name && l.Segment == n })
 			switch {
-			case slices.Contains(f.Lose, Losing{name, n}):
-				next.bury(v, n, fmt.Sprintf("node %s was forgotten: %s", f.Node, reason), by)
+			case i >= 0:
+				left := slices.DeleteFunc(slices.Clone(f.Lose[i].Left), func(l Left) bool { return l.Node == f.Node })
+				lost := next.salvage(v, n, left, fmt.Sprintf("node %s was forgotten: %s", f.Node, reason), by)
+				if most := f.Lose[i].Most; most != nil && lost > *most {
+					return fmt.Errorf("forget: node %q: segment %d of stream %q would lose %d entries, and %d were accepted: %w", f.Node, n, name, lost, *most, log.ErrStale)
+				}
 			case !f.Force:
 				return fmt.Errorf("forget: node %q is the last that holds segment %d of stream %q: %w", f.Node, n, name, log.ErrProtocol)
 			}

@@ -69,7 +69,7 @@ func (st *stream) allShort() []short {
 	for _, c := range []chain{st.kept, st.live} {
 		c.each(place{}, func(s *Segment) bool {
 			if s.Closed && !s.Lost && !satisfies(s.Holders, st.Policy.Rule) {
-				out = append(out, short{s.Segment, s.First, s.Last})
+				out = append(out, short{s.Segment, s.First, s.Left()})
 			}
 			return true
 		})

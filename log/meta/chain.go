@@ -129,7 +129,7 @@ func withShort(list []short, s *Segment, want bool) []short {
 	i, found := slices.BinarySearchFunc(list, s.Segment, func(x short, n uint32) int { return int(int64(x.number) - int64(n)) })
 	switch {
 	case want && !found:
-		return slices.Insert(slices.Clip(list), i, short{s.Segment, s.First, s.Last})
+		return slices.Insert(slices.Clip(list), i, short{s.Segment, s.First, s.Left()})
 	case !want && found:
 		return append(slices.Clip(list[:i]), list[i+1:]...)
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/quorum"
@@ -27,6 +26,9 @@ type Replica struct {
 	// Suspect: damage may have taken entries, or it lacks some of a closed segment, so
 	// it holds nothing for sure.
 	Suspect bool `json:"suspect"`
+	// Partial: it is suspect for one reason only: a closed segment's newest entries are
+	// not there. All is well up to Last.
+	Partial bool `json:"partial,omitempty"`
 }
 
 // takeoverStep is how far epochs and terms jump in a takeover, so that none is
@@ -181,6 +183,7 @@ func (st *stream) reopen() {
 	p, _ := st.live.find(s.Segment)
 	st.live.replace(p, &Segment{Descriptor: s.Descriptor})
 	st.NextFirst, st.NextLSO = s.First, s.FirstLSO
+	st.Gaps = slices.DeleteFunc(slices.Clone(st.Gaps), func(g Gap) bool { return g.From >= s.First })
 	if n := len(st.Windows); n > 0 && !s.Protected && st.Windows[n-1].To == s.Last {
 		st.Windows = slices.Clone(st.Windows)
 		st.Windows[n-1].To = log.None
@@ -249,7 +252,13 @@ func (st *stream) shut(v *View, last, lso log.Offset, replicas []Replica) {
 	}
 	next := *s
 	next.Closed, next.Last, next.LSO, next.ClosedAt = true, last, lso, v.now
-	next.Holders = v.havers(replicas, last, false)
+	left := make([]Left, 0, len(replicas))
+	for i := range replicas {
+		if r := &replicas[i]; v.stores(r.Node, r.UUID) {
+			left = append(left, Left{Node: r.Node, UUID: r.UUID, Last: r.Last, Damaged: r.Suspect})
+		}
+	}
+	next.Holders = v.holding(left, last, false)
 	p, _ := st.live.find(s.Segment)
 	st.live.replace(p, &next)
 	st.NextFirst, st.NextLSO = last+1, lso
@@ -258,20 +267,4 @@ func (st *stream) shut(v *View, last, lso log.Offset, replicas []Replica) {
 	} else if !satisfies(next.Holders, st.Policy.Rule) {
 		st.widen(s.First, last, "closed in a takeover", "", v)
 	}
-}
-
-// havers are the registered nodes that have a segment up to last, without damage or
-// only with it.
-func (v *View) havers(replicas []Replica, last log.Offset, damaged bool) (out []quorum.Member) {
-	for _, r := range replicas {
-		i, known := v.findNode(r.Node)
-		if !known || v.nodes[i].UUID != r.UUID || v.nodes[i].Witness || r.Suspect != damaged || r.Last < last {
-			continue
-		}
-		if !slices.ContainsFunc(out, func(m quorum.Member) bool { return m.Node == r.Node }) {
-			out = append(out, quorum.Member{Node: r.Node, UUID: r.UUID, City: v.nodes[i].City})
-		}
-	}
-	slices.SortFunc(out, func(a, b quorum.Member) int { return strings.Compare(a.Node, b.Node) })
-	return out
 }

@@ -211,3 +211,96 @@ func (m *model) checkWindows(t *rapid.T, st Stream, all []Segment) {
 		}
 	}
 }
+
+// TestRandomForget gives up nodes one after the other, each with what the others say
+// they have, and checks from outside that nothing which one of them has is given up.
+func TestRandomForget(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(&testing.T{})
+		w.t = t
+		w.create("s", LossDegradeAfter)
+		w.open("s", true, "a1", "b1")
+		some := func(label string) []string {
+			return rapid.SliceOfNDistinct(rapid.SampledFrom(storing), 1, 3, rapid.ID[string]).Draw(t, label)
+		}
+		rolls := rapid.IntRange(1, 4).Draw(t, "rolls")
+		for range rolls {
+			w.roll("s", rapid.IntRange(1, 6).Draw(t, "entries"), some("holders"), rapid.Bool().Draw(t, "protected"), "a1", "b1")
+		}
+		gone := map[string]bool{}
+		for _, node := range rapid.SliceOfNDistinct(rapid.SampledFrom(storing), 1, 3, rapid.ID[string]).Draw(t, "forgotten") {
+			gone[node] = true
+			before, _ := w.s.View().Segments("s", 1, 100)
+			f := &Forget{Node: node, UUID: "id-" + node}
+			said := map[uint32]map[string]log.Offset{}
+			for _, s := range before {
+				if !s.Closed {
+					continue
+				}
+				lose := Losing{Stream: "s", Segment: s.Segment}
+				said[s.Segment] = map[string]log.Offset{}
+				for _, other := range storing {
+					last := log.Offset(rapid.IntRange(int(s.First)-1, int(s.Last)).Draw(t, "has"))
+					if gone[other] || last < s.First {
+						continue
+					}
+					l := Left{Node: other, UUID: "id-" + other, Last: last, LSO: log.Offset(rapid.IntRange(int(s.First)-1, int(last)).Draw(t, "lso")), Damaged: rapid.Bool().Draw(t, "damaged")}
+					lose.Left = append(lose.Left, l)
+					said[s.Segment][other] = last
+				}
+				f.Lose = append(f.Lose, lose)
+			}
+			w.do(Command{Forget: f, By: "ann", Reason: "test"})
+			st := w.stream("s")
+			after, _ := w.s.View().Segments("s", 1, 100)
+			if len(after) != len(before) {
+				t.Fatalf("%d segments, there were %d", len(after), len(before))
+			}
+			for i, s := range after {
+				old := before[i]
+				if s.Last != old.Last || s.LSO != old.LSO || !sameDescriptor(&s.Descriptor, &old.Descriptor) || s.Left() > old.Left() {
+					t.Fatalf("segment %d: %+v was %+v", s.Segment, s, old)
+				}
+				orphan := s.Closed && !old.Lost && len(old.Holders) == 1 && old.Holders[0].Node == node
+				if !orphan && s.Left() != old.Left() {
+					t.Fatalf("segment %d has other holders, and lost entries: %+v", s.Segment, s)
+				}
+				most := s.First - 1
+				for _, last := range said[s.Segment] {
+					most = max(most, min(last, old.Left()))
+				}
+				if orphan && (s.Left() != most || s.Lost != (most < s.First) || s.Lost != (len(s.Holders) == 0)) {
+					t.Fatalf("segment %d is left up to %d, of %d: %+v", s.Segment, s.Left(), most, s)
+				}
+				for _, h := range s.Holders {
+					if gone[h.Node] || orphan && said[s.Segment][h.Node] < s.Left() {
+						t.Fatalf("segment %d up to %d is held by %q: %v", s.Segment, s.Left(), h.Node, said[s.Segment])
+					}
+				}
+				for o := s.First; s.Closed && o <= s.Last; o++ {
+					recorded := slices.ContainsFunc(st.Gaps, func(g Gap) bool { return g.From <= o && o <= g.To })
+					if recorded != (o > s.Left()) {
+						t.Fatalf("entry %d of segment %d, left up to %d: recorded as lost %t, %+v", o, s.Segment, s.Left(), recorded, st.Gaps)
+					}
+				}
+				_, ruleErr := st.Policy.Rule.Of(s.Holders)
+				if listed := slices.ContainsFunc(w.s.View().Short("s", 0, 1000), func(x Segment) bool { return x.Segment == s.Segment }); listed != (s.Closed && !s.Lost && ruleErr != nil) {
+					t.Fatalf("segment %d: short %t, %v", s.Segment, listed, ruleErr)
+				}
+				for _, x := range st.Windows { // one of entries that are lost never ends with copies
+					if s.Closed && s.Left() < s.Last && x.From <= s.Last && (x.To == log.None || x.To > s.Left()) && x.RestoredAt.IsZero() && !x.Trimmed {
+						t.Fatalf("window %+v of segment %d, left up to %d", x, s.Segment, s.Left())
+					}
+				}
+			}
+			loaded, err := Load(bytes.NewReader(w.save()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			x := &world{t: t, s: loaded}
+			if !bytes.Equal(x.save(), w.save()) || x.stream("s").Short != st.Short {
+				t.Fatal("a snapshot that was loaded is another one")
+			}
+		}
+	})
+}

@@ -15,7 +15,7 @@ func (st *stream) trim(v *View, t *Trim) (bool, error) {
 		whole  int // of gone, up to the last one that ends a transaction
 		newest = st.live.last(0)
 	)
-	for n := 1; newest != nil && (!newest.Closed || newest.Lost); n++ {
+	for n := 1; newest != nil && (!newest.Closed || newest.Barren()); n++ {
 		newest = st.live.last(n)
 	}
 	st.live.each(place{}, func(s *Segment) bool {
@@ -58,7 +58,7 @@ func (st *stream) trim(v *View, t *Trim) (bool, error) {
 		}
 		if n := len(st.short); n > 0 {
 			if st.short = withShort(st.short, s, false); len(st.short) < n {
-				st.forfeit(s)
+				st.forfeit(s.First, s.Last)
 			}
 		}
 	}
@@ -66,11 +66,11 @@ func (st *stream) trim(v *View, t *Trim) (bool, error) {
 	return true, nil
 }
 
-// forfeit notes in its windows that a segment goes before it was copied.
-func (st *stream) forfeit(s *Segment) {
+// forfeit notes in their windows that entries go before they were copied.
+func (st *stream) forfeit(from, to log.Offset) {
 	cloned := false
 	for i, w := range st.Windows {
-		if w.RestoredAt.IsZero() && w.From <= s.Last && (w.To == log.None || w.To >= s.First) {
+		if w.RestoredAt.IsZero() && w.From <= to && (w.To == log.None || w.To >= from) {
 			if !cloned {
 				st.Windows, cloned = slices.Clone(st.Windows), true
 			}

@@ -65,7 +65,34 @@ type Segment struct {
 	// Lost: nobody has all of it, and it is certain that nobody will. It stands for
 	// offsets whose entries may have been confirmed, and that are never used again.
 	Lost bool `json:"lost,omitempty"`
+	// LostTail is how many of its newest entries are lost, the same way: its holders
+	// have the ones before. Last stays, because the next segment starts behind it, and
+	// because replicas were closed there. LeftLSO is the newest entry that is left and
+	// ends a transaction; FirstLSO when none does.
+	LostTail int64      `json:"lost_tail,omitempty"`
+	LeftLSO  log.Offset `json:"left_lso,omitempty"`
 }
+
+// Left is the newest entry of a closed segment that is not lost; First-1: all are.
+func (s *Segment) Left() log.Offset {
+	if s.Lost {
+		return s.First - 1
+	}
+	return s.Last - log.Offset(s.LostTail)
+}
+
+// Upto is the newest entry of a closed segment that readers are given. Those of
+// whole transactions are not given the beginning of one whose end is lost.
+func (s *Segment) Upto(committed bool) log.Offset {
+	if committed && s.LostTail > 0 && !s.Lost {
+		return max(s.LeftLSO, s.First-1)
+	}
+	return s.Left()
+}
+
+// Barren: of a segment some of which is lost, and in what is left no transaction ends,
+// so that a producer can't find its place in it.
+func (s *Segment) Barren() bool { return s.Lost || s.LostTail > 0 && s.LeftLSO < s.First }
 
 // Gap is a stretch of a stream that is lost: its entries may have been confirmed,
 // or never have been. A reader of it gets log.ErrLost; one that starts behind it
@@ -179,7 +206,8 @@ type Register struct{ Node Node }
 // Forget takes a node's identity away: its disk is gone. Segments that list it as
 // a member keep it, as one that never answers; as a holder it is dropped. Where it
 // is the last holder of a closed segment log.ErrProtocol, unless Lose names the
-// segment: it is lost then, with a Gap that bears the command's By and Reason.
+// segment: what no other node has of it is lost then, with a Gap that bears the
+// command's By and Reason.
 type Forget struct {
 	Node, UUID string
 	// Force orphans segments without a word. It is refused where it is asked for,
@@ -188,10 +216,26 @@ type Forget struct {
 	Lose  []Losing `json:",omitempty"`
 }
 
-// Losing is a closed segment whose loss an operator accepts.
+// Losing is a closed segment whose loss an operator accepts, but for what Left says
+// that other nodes have.
 type Losing struct {
 	Stream  string
 	Segment uint32
+	// Left is what the remaining nodes said they have of it. The longest prefix stays,
+	// held by those who have all of it; log.ErrStale when Most is set and more entries
+	// than that would be lost, because a node is not registered any more. Neither is
+	// there in logs of before: all of the segment was lost.
+	Left []Left `json:",omitempty"`
+	Most *int64 `json:",omitempty"`
+}
+
+// Left is what a node has of a closed segment. It may have more by the time that
+// matters, never less.
+type Left struct {
+	Node, UUID string
+	Last       log.Offset // newest entry
+	LSO        log.Offset // newest one up to Last that ends a transaction; below the segment's First: none of its own
+	Damaged    bool       // some of it can't be read
 }
 
 // Drain marks a node, or unmarks it.

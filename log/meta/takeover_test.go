@@ -181,6 +181,9 @@ func TestMergeOfReplicas(t *testing.T) {
 			if s.Closed {
 				out += fmt.Sprintf("-%d/%d:%d", s.Last, s.LSO, len(s.Holders))
 			}
+			if s.LostTail > 0 {
+				out += fmt.Sprintf(" without %d", s.LostTail)
+			}
 			out += "] "
 		}
 		return out
@@ -194,7 +197,7 @@ func TestMergeOfReplicas(t *testing.T) {
 		{"no replicas", func([]quorum.Descriptor) []Replica { return nil }, "1[0-9/9:1] 2[10] "},
 		{"a newer one", func(d []quorum.Descriptor) []Replica { return []Replica{at(d[2], 25, 19), at(d[3], 24, 22)} }, "1[0-9/9:1] 2[10-19/19:1] 3[20] "},
 		{"a newer one, the old one lags", func(d []quorum.Descriptor) []Replica { return []Replica{at(d[2], 18, 17), at(d[3], 24, 22)} },
-			"1[0-9/9:1] 2[10-19/19:0] 3[20] "},
+			"1[0-9/9:1] 2[10-19/19:1 without 1] 3[20] "},
 		{"the newest was closed", func(d []quorum.Descriptor) []Replica {
 			r := at(d[2], 19, 15)
 			r.Closed, r.ClosedLast, r.ClosedLSO = true, 17, 16

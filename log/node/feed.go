@@ -34,7 +34,17 @@ func (f *feed) read() ([]segment.Stored, error) {
 		s, ok := f.row.at(f.q.From)
 		if ok {
 			q := f.q
-			if q.Committed && f.overtaken(s) {
+			if upto, cut := f.cut(s); cut {
+				switch {
+				case f.ended():
+					return nil, nil
+				case f.q.From > upto:
+					return nil, fmt.Errorf("stream %q: entry %d is lost, segment %d ends with %d: %w", f.row.stream, f.q.From, s.number, upto, log.ErrElsewhere)
+				}
+				if q.Committed = false; q.To == 0 || q.To > upto+1 {
+					q.To = upto + 1
+				}
+			} else if q.Committed && f.overtaken(s) {
 				q.Committed = false
 			}
 			entries, buf, next, err := s.rep.Read(q, f.entries, f.buf)
@@ -68,6 +78,16 @@ func (f *feed) read() ([]segment.Stored, error) {
 			return nil, err
 		}
 	}
+}
+
+// cut is where a segment ends for this reader whose newest entries are lost, whatever
+// this node may still have of them.
+func (f *feed) cut(s slot) (log.Offset, bool) {
+	g, ok := f.node.view().Segment(f.row.stream, s.number)
+	if !ok || g.LostTail == 0 {
+		return 0, false
+	}
+	return g.Upto(f.q.Committed), true
 }
 
 // overtaken says that the transaction which was open at the end of a closed

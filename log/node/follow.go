@@ -199,12 +199,12 @@ func (n *Node) settleOne(ctx context.Context, view *meta.View, st *meta.Stream, 
 		return fmt.Errorf("close at %d: %w", g.Last, err)
 	}
 	info := s.rep.Info()
-	whole := info.Complete && !info.Suspect
+	whole := !info.Suspect && info.Held >= g.Left() // what is lost nobody can have
 	switch {
 	case !whole && holds(g, n.identity()):
 		n.reportLost(ctx, g)
 	case whole && g.Compacted && !info.Compacted:
-		if err := s.rep.Compact(ctx, KeepTopics); err != nil {
+		if err := s.rep.Compact(ctx, KeepTopics, g.LostTail); err != nil {
 			return fmt.Errorf("compact: %w", err)
 		}
 		info.Compacted = true

@@ -197,7 +197,7 @@ func trimOf(st *meta.Stream, now time.Time) (trimming, bool) {
 	var t trimming
 	whole, evict := 0, false // segments that may go: a transaction ends there
 	newest := len(live) - 1
-	for newest > 0 && live[newest].Lost {
+	for newest > 0 && live[newest].Barren() {
 		newest--
 	}
 	for i := 0; i < newest; i++ {

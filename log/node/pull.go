@@ -69,7 +69,7 @@ func (n *Node) pull(ctx context.Context, o pullOrder) (pulled, error) {
 		return pulled{}, fmt.Errorf("stream %q segment %d is being fetched already: %w", o.Stream, o.Segment, log.ErrUnavailable)
 	}
 	defer n.pulls.Delete(segment.ID{Stream: o.Stream, Segment: o.Segment})
-	want := segment.Copied{Descriptor: g.Descriptor, Last: g.Last, LSO: g.LSO}
+	want := segment.Copied{Descriptor: g.Descriptor, Last: g.Last, LSO: g.LSO, Lost: g.LostTail}
 	if g.Compacted {
 		want.Kept = KeepTopics
 	}

@@ -143,7 +143,7 @@ func exportFrom(ctx context.Context, history meta.Store, info *segment.ReplicaIn
 		}) {
 			return info.First, true, nil // the history lists it, and nobody who is left has it
 		}
-		return g.Last + 1, g.Last < info.Held, nil
+		return g.Left() + 1, g.Left() < info.Held, nil
 	}
 	if info.Held < st.First && info.Segment < st.NextSegment && (len(page) == 0 || page[0].Segment != info.Segment) {
 		return 0, false, nil // retention took it

@@ -287,7 +287,7 @@ func (n *Node) survey(ctx context.Context, o surveyOrder) (survey, error) {
 		}
 		r := meta.Replica{
 			Node: n.cfg.Name, UUID: n.store.UUID(), Descriptor: info.Descriptor, Fence: info.Fence, Last: info.Held, LAC: info.LAC, LSO: info.LSO,
-			Closed: info.Closed, Suspect: info.Suspect || info.Closed && !info.Complete,
+			Closed: info.Closed, Suspect: info.Suspect || info.Closed && !info.Complete, Partial: !info.Suspect && info.Closed && !info.Complete,
 		}
 		if info.Closed {
 			r.ClosedLast, r.ClosedLSO = info.Last, info.LSO
@@ -417,6 +417,9 @@ func takenStreams(seed *meta.Seed, replicas []meta.Replica) ([]TakenStream, erro
 					t.Again = t.Again || before.Lost && !before.ClosedAt.Equal(at)
 					t.Last = before.First - 1
 				}
+			}
+			for i := n - 1; i >= 0 && st.Segments[i].Closed && st.Segments[i].Last == t.Last; i-- {
+				t.Last = st.Segments[i].Left()
 			}
 			for _, r := range replicas {
 				if !s.Closed && !r.Suspect && r.Descriptor.Stream == name && r.Descriptor.Segment == s.Segment {

@@ -303,7 +303,7 @@ func aside(ctx context.Context, r *rand.Rand, s *segment.Store, p *promise, name
 			return nil
 		}
 		p.intend(id, func(i *intent) { i.compact = true })
-		if err := rep.Compact(ctx, []log.Topic{log.TopicSchema}); err != nil {
+		if err := rep.Compact(ctx, []log.Topic{log.TopicSchema}, 0); err != nil {
 			return err
 		}
 		p.fact(id, func(f *fact) { f.compacted = true })

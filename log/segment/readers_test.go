@@ -88,7 +88,7 @@ func TestReadersDuringMoves(t *testing.T) {
 		}
 		mu.Unlock()
 		if n > 8 && n%2 == 0 {
-			if err := old.Compact(ctx, []log.Topic{log.TopicSchema}); err != nil {
+			if err := old.Compact(ctx, []log.Topic{log.TopicSchema}, 0); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -115,7 +115,7 @@ func TestReadDuringRename(t *testing.T) {
 	for _, stream := range []string{"s", "t"} {
 		w := o.attach(describe(stream, 1, 0, log.None, 1, 3), 1)
 		fill(t, w, 50)
-		if err := errors.Join(w.end(), w.r.Compact(ctx, []log.Topic{log.TopicSchema, log.TopicData})); err != nil {
+		if err := errors.Join(w.end(), w.r.Compact(ctx, []log.Topic{log.TopicSchema, log.TopicData}, 0)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -139,7 +139,7 @@ func TestReadDuringRename(t *testing.T) {
 		}
 		return vfs.Fault{}
 	})
-	if err := s.Compact(ctx, []log.Topic{log.TopicSchema}); err != nil {
+	if err := s.Compact(ctx, []log.Topic{log.TopicSchema}, 0); err != nil {
 		t.Fatal(err)
 	}
 	disk.SetHook(nil)

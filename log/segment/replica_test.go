@@ -343,14 +343,14 @@ func TestCompactAndDrop(t *testing.T) {
 	for _, d := range []quorum.Descriptor{d1, d2} {
 		w := o.attach(d, 2)
 		fill(t, w, 100)
-		if err := w.r.Compact(ctx, []log.Topic{log.TopicSchema}); !errors.Is(err, log.ErrProtocol) {
+		if err := w.r.Compact(ctx, []log.Topic{log.TopicSchema}, 0); !errors.Is(err, log.ErrProtocol) {
 			t.Fatalf("compaction of an open segment: %v", err)
 		}
 		if err := w.end(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(o.replica("s", 2).Compact(ctx, []log.Topic{log.TopicSchema}), o.replica("s", 2).Compact(ctx, []log.Topic{log.TopicSchema})); err != nil {
+	if err := errors.Join(o.replica("s", 2).Compact(ctx, []log.Topic{log.TopicSchema}, 0), o.replica("s", 2).Compact(ctx, []log.Topic{log.TopicSchema}, 0)); err != nil {
 		t.Fatal(err)
 	}
 	gone := o.replica("s", 1)
@@ -502,7 +502,7 @@ func TestRepair(t *testing.T) {
 		t.Fatalf("append behind the end: %v", err)
 	}
 	// A compacted one.
-	if err := whole.r.Compact(ctx, []log.Topic{log.TopicSchema}); err != nil {
+	if err := whole.r.Compact(ctx, []log.Topic{log.TopicSchema}, 0); err != nil {
 		t.Fatal(err)
 	}
 	third := open(t, imageConfig(vfs.NewDisk()))
@@ -543,7 +543,7 @@ func TestEmptyOwnFile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(w.wait(), w.end(), w.r.Compact(ctx, []log.Topic{log.TopicSchema})); err != nil {
+	if err := errors.Join(w.wait(), w.end(), w.r.Compact(ctx, []log.Topic{log.TopicSchema}, 0)); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {

@@ -307,7 +307,12 @@ type Copied struct {
 	Last log.Offset
 	LSO  log.Offset  // newest entry up to Last that ends a transaction
 	Kept []log.Topic // of a compacted segment: the topics that stayed; nil: every entry
+	// Lost is how many of the newest entries nobody has: the others are all there is.
+	Lost int64
 }
+
+// upto is the newest entry that there is.
+func (c *Copied) upto() log.Offset { return c.Last - log.Offset(c.Lost) }
 
 // Fetch returns entries of a segment from a peer, in order: what the peer has of
 // [from, to), as many as it likes. next, which is above from, is the end of what
@@ -315,8 +320,8 @@ type Copied struct {
 // entries are its caller's until the next call.
 type Fetch func(ctx context.Context, from, to log.Offset) (entries []Stored, next log.Offset, err error)
 
-// Repair makes the node's replica of a closed segment whole, making one when
-// there is none: what is good here stays, what is missing or damaged comes from
+// Repair makes the node's replica of a closed segment whole, or as whole as can be,
+// making one when there is none: what is good here stays, what is missing or damaged comes from
 // fetch, and the result lies in its own file. A replica that is whole is left as
 // it is. Errors: those of fetch; log.ErrSuspect when what fetch brings is not what
 // was asked for; log.ErrProtocol when the segment is known with another descriptor
@@ -324,8 +329,8 @@ type Fetch func(ctx context.Context, from, to log.Offset) (entries []Stored, nex
 func (s *Store) Repair(ctx context.Context, c Copied, fetch Fetch) (*Replica, error) {
 	id := ID{c.Stream, c.Segment}
 	fail := func(err error) (*Replica, error) { return nil, fmt.Errorf("repair %s: %w", id, err) }
-	if c.Segment == 0 || c.First < 0 || c.Last < c.First-1 || c.LSO > c.Last || c.LSO < c.FirstLSO {
-		return fail(fmt.Errorf("entries %d to %d, LSO %d: %w", c.First, c.Last, c.LSO, log.ErrProtocol))
+	if c.Segment == 0 || c.First < 0 || c.Last < c.First-1 || c.LSO > c.Last || c.LSO < c.FirstLSO || c.Lost < 0 || c.upto() < c.First-1 {
+		return fail(fmt.Errorf("entries %d to %d, LSO %d, %d lost: %w", c.First, c.Last, c.LSO, c.Lost, log.ErrProtocol))
 	}
 	if len(c.Kept) == 0 {
 		c.Kept = nil
@@ -336,9 +341,9 @@ func (s *Store) Repair(ctx context.Context, c Copied, fetch Fetch) (*Replica, er
 	}
 	defer r.unlockFile()
 	defer r.stay()
-	w := rewrite{upto: c.Last, end: &segmentEnd{c.Last, c.LSO}, keep: c.Kept, fetch: fetch}
+	w := rewrite{upto: c.upto(), end: &segmentEnd{c.Last, c.LSO}, keep: c.Kept, fetch: fetch}
 	s.mu.Lock()
-	whole := r.known && r.completeLocked() && (r.kept == nil || c.Kept != nil && within(c.Kept, r.kept))
+	whole := r.known && !r.suspectLocked() && r.held() >= w.upto && (r.kept == nil || c.Kept != nil && within(c.Kept, r.kept))
 	w.alone = r.unread != nil || r.kept != nil && (c.Kept == nil || !within(c.Kept, r.kept))
 	made := !r.created && r.num == 0
 	s.mu.Unlock()
@@ -415,9 +420,10 @@ func (s *Store) patient(ctx context.Context, c Copied) (*Replica, error) {
 }
 
 // Compact keeps only the entries of those topics, of a closed replica that is
-// complete (else log.ErrSuspect or log.ErrElsewhere). It returns once that is
-// durable. Reads of other topics get log.ErrTrimmed then.
-func (r *Replica) Compact(ctx context.Context, keep []log.Topic) error {
+// complete (else log.ErrSuspect or log.ErrElsewhere), but perhaps for the newest lost
+// entries of the segment, which nobody has. It returns once that is durable. Reads of
+// other topics get log.ErrTrimmed then.
+func (r *Replica) Compact(ctx context.Context, keep []log.Topic, lost int64) error {
 	s := r.store
 	fail := func(err error) error { return fmt.Errorf("compact %s: %w", r.id, err) }
 	if len(keep) == 0 {
@@ -439,9 +445,10 @@ func (r *Replica) Compact(ctx context.Context, keep []log.Topic) error {
 		err = fmt.Errorf("the segment is open: %w", log.ErrProtocol)
 	case r.suspectLocked():
 		err = log.ErrSuspect
-	case r.held() < end:
+	case r.held() < end-log.Offset(lost):
 		err = fmt.Errorf("it ends at %d of %d: %w", r.held(), end, log.ErrElsewhere)
 	}
+	upto := min(r.held(), end)
 	done := r.kept != nil && within(r.kept, keep)
 	s.mu.Unlock()
 	if err != nil {
@@ -452,7 +459,7 @@ func (r *Replica) Compact(ctx context.Context, keep []log.Topic) error {
 	}
 	before := r.Info().Entries
 	err = s.rewrite(ctx, r, rewrite{
-		upto: end, end: &segmentEnd{end, lso}, keep: slices.Clone(keep),
+		upto: upto, end: &segmentEnd{end, lso}, keep: slices.Clone(keep),
 		fetch: func(_ context.Context, from, _ log.Offset) ([]Stored, log.Offset, error) {
 			return nil, 0, r.lostError(from, nil) // damage that nobody had met yet
 		},
