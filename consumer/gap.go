@@ -62,7 +62,8 @@ func (c *Consumer) passed(ctx context.Context, err error) bool {
 		if x.Group != c.cfg.Group || x.Offset < gap.lost.To || !c.settled() {
 			continue
 		}
-		c.next, c.run = change.Place{Offset: gap.lost.To + 1}, openRun{}
+		// What goes on behind the gap has no beginning, whatever was read before it.
+		c.next, c.run, c.entered = change.Place{Offset: gap.lost.To + 1}, openRun{}, true
 		c.mu.Lock()
 		c.state.next = c.next.Offset
 		c.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -11,6 +12,8 @@ import (
 	"github.com/twinspan/twinspan/change/gtid"
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/client"
+	"github.com/twinspan/twinspan/log/meta"
+	"github.com/twinspan/twinspan/log/node"
 	"github.com/twinspan/twinspan/log/node/nodetest"
 	"github.com/twinspan/twinspan/producer/binlog"
 )
@@ -26,8 +29,14 @@ type half struct {
 
 func newHalf(t *testing.T) *half {
 	t.Helper()
+	return newHalfRolled(t, time.Minute)
+}
+
+// newHalfRolled has a writer that goes on without who does not answer for so long.
+func newHalfRolled(t *testing.T, after time.Duration) *half {
+	t.Helper()
 	h := &half{t: t, Cluster: nodetest.New(t, nodetest.Options{Nodes: []string{"a1", "a2", "b1", "b2", "cw"}})}
-	h.own = h.Client("a", func(c *client.Config) { c.RollAfter, c.RollEvery = time.Minute, time.Minute })
+	h.own = h.Client("a", func(c *client.Config) { c.RollAfter, c.RollEvery = after, after })
 	var err error
 	if h.writer, err = h.own.OpenWriter(t.Context(), "s"); err != nil {
 		t.Fatal(err)
@@ -147,6 +156,108 @@ func TestTailBehindGap(t *testing.T) {
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
+	}
+}
+
+// burn closes the first segment on a1 and b2, without a2 and b1, and takes those two
+// their disks. The operator gives up what only they had.
+func (h *half) burn() (upto, lostTo log.Offset) {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(h.t.Context(), nodetest.Patience)
+	defer cancel()
+	h.Until("the writer has gone on without a2 and b1", func() bool {
+		st, err := h.own.Metadata().Stream(ctx, "s")
+		return err == nil && len(st.Segments) == 2
+	})
+	_ = h.own.Close() // the writer dies with its client
+	h.Stop("a1")
+	h.Stop("b2")
+	h.Rejoin("a2")
+	h.Rejoin("b1")
+	l := h.Client("a", nil)
+	for _, name := range []string{"a1", "b2"} {
+		h.Until(name+" is given up", func() bool {
+			nodes, err := l.Metadata().Nodes(ctx)
+			if err != nil {
+				return false
+			}
+			lose := meta.Losing{Stream: "s", Segment: 1}
+			for _, left := range []string{"a2", "b1"} {
+				a, err := h.Node(left).Left(ctx, node.LeftQuestion{Stream: "s", Segments: []uint32{1}})
+				if err != nil {
+					return false
+				}
+				for _, x := range a.Segments {
+					lose.Left = append(lose.Left, x.Left)
+				}
+			}
+			i := slices.IndexFunc(nodes, func(n meta.Node) bool { return n.Name == name })
+			if i < 0 {
+				return true // done before, and not known
+			}
+			_, err = l.Metadata().Do(ctx, meta.Command{Forget: &meta.Forget{Node: name, UUID: nodes[i].UUID, Lose: []meta.Losing{lose}}, By: "test", Reason: "burnt"})
+			return err == nil
+		})
+	}
+	f, err := l.ForceClose(ctx, "s", client.Force{By: "test", Reason: "burnt"})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	page, err := l.Metadata().Segments(ctx, "s", 1, 1)
+	if err != nil || len(page) != 1 {
+		h.t.Fatalf("%+v, %v", page, err)
+	}
+	return page[0].Left(), f.LostTo
+}
+
+// TestTailInAGap: the newest transaction that the log ever held is in what it lost.
+// Its next producer reads on from the set before that.
+func TestTailInAGap(t *testing.T) {
+	for name, kept := range map[string]func(*half) (last log.Offset, set string){
+		"a whole transaction and a part of one are left": func(h *half) (last log.Offset, set string) {
+			h.transaction(1, tailUUID+":1", true)
+			for range 40 { // more than are read at first
+				last = h.transaction(2, "", false)
+			}
+			return last, tailUUID + ":1"
+		},
+		"nothing is left": func(*half) (log.Offset, string) { return log.None, "" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHalfRolled(t, 2*time.Second)
+			last, set := kept(h)
+			if last == log.None {
+				h.Isolate("a2")
+				h.Isolate("b1")
+			} else {
+				h.split(last)
+			}
+			for n := range 20 {
+				h.transaction(3+n, "", true)
+			}
+			upto, to := h.burn()
+			if upto != last {
+				t.Fatalf("left is what is up to %d, not %d", upto, last)
+			}
+			l := h.Client("b", nil)
+			b, err := l.Bounds(t.Context(), "s")
+			if err != nil || b.LSO <= upto || b.LSO > to {
+				t.Fatalf("%+v, %v: its newest end of a transaction should be lost", b, err)
+			}
+			if last == log.None {
+				if _, err := readTail(t.Context(), l, "s", b, gtid.MySQL); !errors.Is(err, errNoTail) {
+					t.Fatalf("the tail of a log that lost all: %v", err)
+				}
+				return
+			}
+			tailOf(t, l, b, set)
+			if h.writer, err = l.OpenWriter(t.Context(), "s"); err != nil {
+				t.Fatal(err)
+			}
+			tailOf(t, l, h.writer.Bounds(), set)
+			h.transaction(7, tailUUID+":1-7", true)
+			tailOf(t, l, h.writer.Bounds(), tailUUID+":1-7")
+		})
 	}
 }
 

@@ -147,9 +147,16 @@ func (p *Producer) position(ctx context.Context, bounds func() (log.Bounds, erro
 	} else {
 		from, err = readTail(ctx, p.log, p.cfg.Stream, b, st.Flavor)
 	}
+	if errors.Is(err, errNoTail) {
+		if err := beginAgain(p.cfg.Start); err != nil {
+			return st, from, true, err
+		}
+		virgin = true
+		from, err = startSet(p.cfg.Start, st)
+	}
 	if errors.Is(err, errNoSet) {
 		err = &Halt{Code: binlog.HaltGap, Cause: err, Detail: "the log does not tell where to go on",
-			Remedy: "retention removed every entry with a GTID set: seed the target from a snapshot, and start a new stream from the snapshot's set"}
+			Remedy: "retention removed every entry with a GTID set, or the log lost it (twinspan log status): seed the target from a snapshot, and start a new stream from the snapshot's set"}
 	}
 	if err == nil {
 		err = st.Check(from)

@@ -12,8 +12,12 @@ import (
 	"github.com/twinspan/twinspan/producer/binlog"
 )
 
-// errNoSet: the entries that are kept do not say what the log holds.
-var errNoSet = errors.New("no entry that is kept tells the log's GTID set")
+var (
+	// errNoSet: the entries that are kept do not say what the log holds.
+	errNoSet = errors.New("no entry that is kept tells the log's GTID set")
+	// errNoTail: there is a tail no more, and nothing that says where the log began.
+	errNoTail = errors.New("the log lost everything that it held")
+)
 
 // tailFirst is how many entries are read at first when looking for the set.
 const tailFirst = 16
@@ -22,6 +26,9 @@ const tailFirst = 16
 // a batch tells, and what came after it. It reads entries up to the LSO only;
 // beyond it there are parts of a transaction whose writer died, which readers
 // discard.
+//
+// Where the newest transactions are lost it is what the log holds before the gap: they
+// are shipped again, behind it.
 //
 // It reads forwards from ever further back, so what it reads in all is at most a
 // small multiple of the distance to the newest set, which the writer bounds (see
@@ -34,9 +41,17 @@ func readTail(ctx context.Context, l log.Log, stream string, b log.Bounds, flavo
 		from := max(b.First, b.LSO-back+1)
 		set, found, err := readRange(ctx, l, stream, from, b.LSO, flavor)
 		var lost *log.LostError
-		if errors.As(err, &lost) && lost.To < b.LSO {
+		switch {
+		case errors.As(err, &lost) && lost.To < b.LSO:
 			b.First = lost.To + 1 // what was written behind a gap began with a whole set
 			continue
+		case lost != nil && lost.From == 0:
+			return gtid.Set{}, errNoTail
+		case lost != nil && lost.From > b.First:
+			b.LSO, back = lost.From-1, tailFirst/4
+			continue
+		case lost != nil:
+			return gtid.Set{}, fmt.Errorf("%s lost its newest entries from %d on, and the ones before are no longer kept: %w", stream, lost.From, errNoSet)
 		}
 		if err != nil {
 			return gtid.Set{}, fmt.Errorf("read the tail of %s from %d: %w", stream, from, err)
@@ -50,20 +65,27 @@ func readTail(ctx context.Context, l log.Log, stream string, b log.Bounds, flavo
 	}
 }
 
-// readRange collects the GTIDs of entries from and to included. found tells that
-// one of them had a whole set.
+// readRange collects the GTIDs of entries from and to included, or up to the newest
+// whole transaction before a loss that begins behind to. found tells that one of them
+// had a whole set.
 func readRange(ctx context.Context, l log.Log, stream string, from, to log.Offset, flavor server.Flavor) (set gtid.Set, found bool, err error) {
 	set = gtid.New(string(flavor))
 	if from > to {
 		return set, false, nil
 	}
 	r, err := l.OpenReader(ctx, stream, log.ReaderOptions{From: from, Committed: true})
+	if endsBehind(err, to) {
+		return set, false, nil
+	}
 	if err != nil {
 		return set, false, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	for {
 		e, err := r.Next(ctx)
+		if endsBehind(err, to) {
+			return set, found, nil
+		}
 		if err != nil {
 			return set, false, err
 		}
@@ -78,6 +100,13 @@ func readRange(ctx context.Context, l log.Log, stream string, from, to log.Offse
 			return set, found, nil
 		}
 	}
+}
+
+// endsBehind says that a reader came to a loss which begins behind an offset: of a
+// transaction whose end is in it nothing is read.
+func endsBehind(err error, to log.Offset) bool {
+	var lost *log.LostError
+	return errors.As(err, &lost) && lost.From > to
 }
 
 // addBatch adds a batch's whole transactions; where the batch tells a set, that

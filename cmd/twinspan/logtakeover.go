@@ -77,6 +77,9 @@ func printTakeover(p *cli.Printer, t *node.Takeover) {
 	var rows [][]string
 	for _, s := range t.Streams {
 		state := p.Paint("green", "all that was confirmed is kept")
+		if len(s.Gaps) > 0 {
+			state = p.Paint("red", "nobody who is left has some of what was confirmed")
+		}
 		if s.Doubt {
 			state = p.Paint("red", "confirmed entries behind it MAY BE LOST: only the given up nodes know")
 		}

@@ -159,7 +159,11 @@ func (r *reader) attach(ctx context.Context) (*session, error) {
 		return r.attach(ctx)
 	}
 	if lost {
-		return nil, &finalError{&log.LostError{Stream: r.stream, From: seg.Left() + 1, To: seg.Last}}
+		to, err := r.client.lostTo(ctx, &seg)
+		if err != nil {
+			return nil, err
+		}
+		return nil, &finalError{&log.LostError{Stream: r.stream, From: seg.Left() + 1, To: to}}
 	}
 	if seg.First > r.next {
 		if !r.kept() {
@@ -174,6 +178,29 @@ func (r *reader) attach(ctx context.Context) (*session, error) {
 		return s, nil
 	}
 	return nil, fmt.Errorf("entry %d in segment %d: %w", r.next, seg.Segment, err)
+}
+
+// lostTo is the end of the stretch that is lost with the newest entries of a segment:
+// the next ones may have been lost, too, each with a record of its own.
+func (c *Client) lostTo(ctx context.Context, seg *meta.Segment) (log.Offset, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)
+	defer cancel()
+	to := seg.Last
+	for from := seg.Segment + 1; ; {
+		page, err := c.meta.Segments(ctx, seg.Stream, from, 16)
+		if err != nil {
+			return 0, err
+		}
+		for i := range page {
+			if s := &page[i]; !s.Lost || s.First != to+1 {
+				return to, nil
+			}
+			to, from = page[i].Last, page[i].Segment+1
+		}
+		if len(page) == 0 {
+			return to, nil
+		}
+	}
 }
 
 // look finds the segment of the next entry. A near node's view is good enough to

@@ -48,7 +48,7 @@ func (n *Node) admin(ctx context.Context, verb string, request []byte) ([]byte, 
 	case AdminRejoin:
 		answer, err = with(request, func(o RejoinOrder) (Rejoined, error) { return n.rejoin(ctx, o) })
 	case AdminLeft:
-		answer, err = with(request, func(q LeftQuestion) (LeftAnswer, error) { return n.left(ctx, q) })
+		answer, err = with(request, func(q LeftQuestion) (LeftAnswer, error) { return n.Left(ctx, q) })
 	case verbPull:
 		answer, err = with(request, func(o pullOrder) (pulled, error) { return n.pull(ctx, o) })
 	case verbHolds:

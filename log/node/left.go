@@ -29,10 +29,10 @@ type LeftSegment struct {
 	meta.Left
 }
 
-// left tells how much of closed segments is here. It stays: each replica has its end
+// Left tells how much of closed segments is here. It stays: each replica has its end
 // from the metadata first, so that nothing is cut off it any more, and one that is
 // being repaired can't be spoken for. It may only be made whole from then on.
-func (n *Node) left(ctx context.Context, q LeftQuestion) (LeftAnswer, error) {
+func (n *Node) Left(ctx context.Context, q LeftQuestion) (LeftAnswer, error) {
 	a := LeftAnswer{Node: n.cfg.Name, UUID: n.store.UUID(), Segments: []LeftSegment{}}
 	for _, number := range q.Segments {
 		l, err := n.leftOf(ctx, segment.ID{Stream: q.Stream, Segment: number})

@@ -418,8 +418,10 @@ func takenStreams(seed *meta.Seed, replicas []meta.Replica) ([]TakenStream, erro
 					t.Last = before.First - 1
 				}
 			}
-			for i := n - 1; i >= 0 && st.Segments[i].Closed && st.Segments[i].Last == t.Last; i-- {
-				t.Last = st.Segments[i].Left()
+			for i := n - 1; i >= 0; i-- {
+				if x := &st.Segments[i]; x.Closed && x.Last == t.Last {
+					t.Last = x.Left()
+				}
 			}
 			for _, r := range replicas {
 				if !s.Closed && !r.Suspect && r.Descriptor.Stream == name && r.Descriptor.Segment == s.Segment {
