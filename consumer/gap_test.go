@@ -329,6 +329,28 @@ func TestGapBegun(t *testing.T) {
 	}
 }
 
+// TestGapBreaks: behind the gap stands the end of a transaction whose beginning was
+// lost. A consumer that has read nothing since it was started must not take it for one
+// that the target has the beginning of.
+func TestGapBreaks(t *testing.T) {
+	h := newHalf(t)
+	h.split(0) // a table version
+	h.batch("", part(tx(1, 0, 3), 0, 2))
+	f := h.lose()
+	h.open(h.Client("a", nil))
+	h.batch("", part(tx(1, 0, 3), 2, 3))
+	l := h.Client("b", nil)
+	s := newTarget()
+	r := read(t, l, s)
+	r.halts(CodeLost)
+	h.seek(l, f.LostTo)
+	r.halts(CodeRun)
+	r.stop()
+	if len(s.order) > 0 {
+		t.Errorf("applied: %v", s.order)
+	}
+}
+
 // TestGapTrimmed: the loss is accepted while the consumer is stopped, and retention
 // takes all that is before the cursor, with the entry at which the target stands. It
 // is told so, whether the log begins with the gap or behind it: it is the log that
