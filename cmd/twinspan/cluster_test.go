@@ -263,7 +263,7 @@ func TestClusterVerbs(t *testing.T) {
 	}
 	contains(t, l.run(0, "log read s --from 19 --payload"), `"offset":19`, `"topic":"data"`, fmt.Sprintf("%x", "entry 19"))
 	contains(t, l.run(2, "log read s --node x9"), "there is no node")
-	contains(t, l.run(0, "log verify"), "1 segments, 20 entries", "0 replicas differ")
+	contains(t, l.run(0, "log verify"), "1 segment, 20 entries", "0 replicas differ")
 	none := []string{"log", "status", "-c", filepath.Join(l.dir, "ops.yaml"), "--set", "log.tls.cert=", "--set", "log.tls.key="}
 	if code, _, errOut := twinspan(t, none...); code != 5 {
 		t.Errorf("without a certificate: %d %s", code, errOut)

@@ -42,8 +42,8 @@ forgotten.`,
 						p.Printf("\n%s: %s\n", n.Name, cli.OneLine(n.Error))
 					}
 					if q := n.Quarantine; q != nil {
-						p.Printf("\n%s is quarantined: generation %d was begun without it. What only it had, %d entries, is in %s on its machine.\n",
-							n.Name, q.Generation, q.Entries, strings.Join(q.Files, ", "))
+						p.Printf("\n%s is quarantined: generation %d was begun without it. What only it had, %s, is in %s on its machine.\n",
+							n.Name, q.Generation, count(q.Entries, "entry", "entries"), strings.Join(q.Files, ", "))
 					}
 				}
 				return nil
@@ -107,7 +107,7 @@ func printLeaving(p *cli.Printer, l *ops.Leaving) {
 		state = "answers"
 	}
 	p.Printf("node %s (%s, %s, %s) %s\n", l.Node.Name, l.Node.City, l.Node.Address, short(l.Node.UUID), state)
-	p.Printf("  holds %d closed segments", l.Holds)
+	p.Printf("  holds %s", count(int64(l.Holds), "closed segment", "closed segments"))
 	if len(l.LastOf) > 0 {
 		p.Printf(", %d of them alone: %s", len(l.LastOf), strings.Join(l.LastOf, " "))
 	}
@@ -221,7 +221,7 @@ func unasked(l *ops.Leaving, giveUp []string) (out []string) {
 func printLosing(p *cli.Printer, l *ops.Leaving) {
 	for i, s := range l.Losing {
 		if i == 100 {
-			p.Printf("  and %d segments more\n", len(l.Losing)-i)
+			p.Printf("  and %s more\n", count(int64(len(l.Losing)-i), "segment", "segments"))
 			break
 		}
 		id, by := fmt.Sprintf("%s/%d", s.Stream, s.Segment), strings.Join(s.KeptBy, " ")
@@ -313,7 +313,7 @@ directory.`,
 				p.Printf("node %s at %s is quarantined\n", names[0], at)
 				if q := s.Quarantine; q != nil {
 					p.Printf("  generation %d was begun without it; it learnt that from %s\n", q.Generation, q.LearntFrom)
-					p.Printf("  what only it had: %d entries, exported to %s\n", q.Entries, strings.Join(q.Files, ", "))
+					p.Printf("  what only it had: %s, exported to %s\n", count(q.Entries, "entry", "entries"), strings.Join(q.Files, ", "))
 				}
 				for _, x := range r.Unexported {
 					p.Printf("  %s\n", p.Paint("red", fmt.Sprintf("not exported: entries %d to %d of %s, segment %d, which nobody else has", x.From, x.To, x.Stream, x.Segment)))

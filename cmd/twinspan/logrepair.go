@@ -62,7 +62,7 @@ func printRepair(p *cli.Printer, r *ops.RepairStatus) {
 	}
 	printMissing(p, r.Missing)
 	if r.Short > 0 {
-		p.Printf("%s %d closed segments lack copies that their stream's rule asks for\n", p.Paint("red", "!"), r.Short)
+		p.Printf("%s %s copies that their stream's rule asks for\n", p.Paint("red", "!"), count(int64(r.Short), "closed segment lacks", "closed segments lack"))
 	}
 }
 

@@ -21,7 +21,8 @@ func (a *app) logSegments() *cobra.Command {
 		Long: `A stream is a chain of segments. Members and rule of a segment never change; on
 trouble the writer closes one and opens the next. Holders have all of a closed
 segment. PARTIAL: the holders do not satisfy the stream's rule, repair has to copy.
-LOST: offsets that a forced close passed over; nobody has an entry there.`,
+LOST: offsets that a forced close passed over, or that nobody who is left has an entry
+at. LOST from N: the newest entries of a segment are; holders have the ones before.`,
 		Example: "  twinspan log segments payments\n  twinspan log segments payments --from 100 --limit 20\n  twinspan log segments payments -o json",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, names []string) error {
@@ -91,6 +92,9 @@ func printSegments(p *cli.Printer, all []meta.Segment, rule quorum.NodeRule) {
 			state = p.Paint("red", "LOST") + " " + s.ClosedAt.UTC().Format(time.DateTime)
 			rows = append(rows, []string{fmt.Sprint(s.Segment), fmt.Sprint(s.First), last, fmt.Sprint(s.Epoch), "-", "-", "-", "nobody", state})
 			continue
+		}
+		if s.LostTail > 0 {
+			state += ", " + p.Paint("red", fmt.Sprintf("LOST from %d", s.Left()+1))
 		}
 		if s.Compacted {
 			state += ", compacted"

@@ -82,6 +82,7 @@ func printLogReport(p *cli.Printer, r *ops.Report) {
 	if len(r.Found) > 0 {
 		p.Printf("\n")
 	}
-	p.Printf("%d streams, %d segments, %d entries, %s; %d replicas differ, %d not reachable, %d segments with one replica only\n",
-		r.Streams, r.Segments, r.Entries, size(r.Bytes), r.Differences, r.Unreachable, r.Single)
+	p.Printf("%s, %s, %s, %s; %s, %d not reachable, %s with one replica only\n",
+		count(int64(r.Streams), "stream", "streams"), count(int64(r.Segments), "segment", "segments"), count(r.Entries, "entry", "entries"), size(r.Bytes),
+		count(int64(r.Differences), "replica differs", "replicas differ"), r.Unreachable, count(int64(r.Single), "segment", "segments"))
 }

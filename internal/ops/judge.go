@@ -32,7 +32,10 @@ func (o *Overview) judge() {
 				say("stream %s: entries %d to %s were confirmed without the full rule since %s: %s", s.Name, w.From, to, w.Since.UTC().Format(time.RFC3339), w.Reason)
 			}
 		}
-		if s.Short > 0 {
+		switch {
+		case s.Short == 1:
+			say("stream %s: 1 closed segment lacks copies", s.Name)
+		case s.Short > 1:
 			say("stream %s: %d closed segments lack copies", s.Name, s.Short)
 		}
 		for _, l := range s.Lost {

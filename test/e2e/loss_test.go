@@ -47,10 +47,11 @@ func TestRecordedLoss(t *testing.T) {
 	s.awaitMembers(ctx, t, "a1", "a2", "b1", "b2")
 	s.whole(ctx, t)
 
-	// What is written now is on a1 and b2 only, and nobody has applied it.
+	// What is written now is on a1 and b2 only, in a segment of which a2 and b1 have the
+	// beginning and in the next, and nobody has applied it.
 	s.kill(t, harness.Consumer, "a2", "b1")
-	s.awaitMembers(ctx, t, "a1", "b2")
 	load()
+	s.awaitMembers(ctx, t, "a1", "b2")
 	s.awaitLogged(t)
 	s.kill(t, "a1", "b2", harness.Producer)
 	for _, r := range []harness.Role{"a1", "b2"} {
