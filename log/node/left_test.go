@@ -3,6 +3,7 @@ package node_test
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"testing"
 	"time"
@@ -120,12 +121,11 @@ func (c *lag) reads(l log.Log, o log.ReaderOptions, upto, from, to log.Offset) {
 	}
 }
 
-// TestLastHolderIsForgotten: what a node has that was lagging when a segment was
-// closed stays, though those who had all of it lost their disks. It is read, copied
-// and compacted as any segment is, and the offsets behind it are a gap.
-func TestLastHolderIsForgotten(t *testing.T) {
-	c := newLag(t)
-	l := c.client("b")
+// forget gives a1 and a2 up, as if b1 had said that it has so many entries less than it
+// has, and ends the second segment by force.
+func (c *lag) forget(l *client.Client, less log.Offset) *client.Forced {
+	t := c.t
+	t.Helper()
 	m := l.Metadata()
 	c.Until("who is left has a leader", func() bool { _, err := m.Nodes(c.ctx()); return err == nil })
 	a1, a2 := c.identity(m, "a1"), c.identity(m, "a2")
@@ -144,8 +144,12 @@ func TestLastHolderIsForgotten(t *testing.T) {
 	if _, err := c.Node("b1").Left(c.ctx(), node.LeftQuestion{Stream: "s", Segments: []uint32{2}}); !errors.Is(err, log.ErrProtocol) {
 		t.Fatalf("of an open segment: %v", err)
 	}
-	most := int64(c.last - c.upto)
-	f := &meta.Forget{Node: "a2", UUID: a2, Lose: []meta.Losing{{Stream: "s", Segment: 1, Left: []meta.Left{left.Segments[0].Left}, Most: &most}}}
+	said := left.Segments[0].Left
+	for said.Last -= less; said.LSO > said.Last; {
+		said.LSO -= 4
+	}
+	most := int64(c.last - said.Last)
+	f := &meta.Forget{Node: "a2", UUID: a2, Lose: []meta.Losing{{Stream: "s", Segment: 1, Left: []meta.Left{said}, Most: &most}}}
 	if _, err := m.Do(c.ctx(), meta.Command{Forget: f, By: "test", Reason: "burnt"}); err != nil {
 		t.Fatal(err)
 	}
@@ -153,6 +157,17 @@ func TestLastHolderIsForgotten(t *testing.T) {
 	if err != nil || closed.LostTo <= c.last {
 		t.Fatalf("%+v, %v", closed, err)
 	}
+	return closed
+}
+
+// TestLastHolderIsForgotten: what a node has that was lagging when a segment was
+// closed stays, though those who had all of it lost their disks. It is read, copied
+// and compacted as any segment is, and the offsets behind it are a gap.
+func TestLastHolderIsForgotten(t *testing.T) {
+	c := newLag(t)
+	l := c.client("b")
+	m := l.Metadata()
+	closed := c.forget(l, 0)
 	st, err := m.Stream(c.ctx(), "s")
 	if err != nil || len(st.Gaps) != 2 || st.Gaps[0].From != c.upto+1 || st.Gaps[0].To != c.last || st.Gaps[1].From != c.last+1 || st.Gaps[1].To != closed.LostTo {
 		t.Fatalf("%+v, %v", st.Gaps, err)
@@ -213,6 +228,54 @@ func TestLastHolderIsForgotten(t *testing.T) {
 	}
 	if err := errors.Join(r.Close(), w.Close()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestMoreThanIsLeft: a node that has more of a segment than was known when its rest was
+// given up shows none of it, and nobody is given it: what is lost stays lost.
+func TestMoreThanIsLeft(t *testing.T) {
+	c := newLag(t)
+	l := c.client("b")
+	closed := c.forget(l, 5)
+	upto := c.upto - 5
+	reads := func(l log.Log) {
+		t.Helper()
+		for _, from := range []log.Offset{0, upto, upto + 1, c.upto, c.upto + 1} {
+			c.reads(l, log.ReaderOptions{From: from}, upto, upto+1, closed.LostTo)
+			c.reads(l, log.ReaderOptions{From: from, Committed: true}, upto-1, upto+1, closed.LostTo)
+		}
+		r, err := l.OpenReader(c.ctx(), "s", log.ReaderOptions{From: upto, To: upto + 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e, err := r.Next(c.ctx()); err != nil || e.Offset != upto {
+			t.Fatalf("%+v, %v", e, err)
+		}
+		if _, err := r.Next(c.ctx()); !errors.Is(err, io.EOF) {
+			t.Fatalf("a reader that wants no more: %v", err)
+		}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reads(l)
+	c.Wipe("a1")
+	c.Start("a1")
+	c.Until("what is left is copied", func() bool {
+		page, err := l.Metadata().Segments(c.ctx(), "s", 1, 1)
+		return err == nil && len(page[0].Holders) == 2
+	})
+	if r := c.Node("a1").Status().Replicas; len(r) != 1 || r[0].Last != upto {
+		t.Fatalf("a1 was given more than is left: %+v", r)
+	}
+	reads(c.Client("a", func(x *client.Config) { x.Far = client.FarNever }))
+	// And it is no holder the less for it.
+	c.Stop("b1")
+	c.Start("b1")
+	c.Until("b1 is back", func() bool { return c.Node("b1").Status().State == node.StateServing })
+	reads(c.Client("b", func(x *client.Config) { x.Far = client.FarNever }))
+	if page, err := l.Metadata().Segments(c.ctx(), "s", 1, 1); err != nil || len(page[0].Holders) != 2 {
+		t.Fatalf("%+v, %v", page, err)
 	}
 }
 
