@@ -235,6 +235,9 @@ func TestGap(t *testing.T) {
 	if got := s.numbers(); got != "1 2" {
 		t.Errorf("before the gap: %s", got)
 	}
+	if st := r.c.Status(t.Context()); st.Behind != int64(kept-st.Next)+1+2 { // two are behind the gap
+		t.Errorf("%d behind: it stands at %d, before a gap from %d to %d, and the log ends at %d", st.Behind, st.Next, kept+1, f.LostTo, st.LSO)
+	}
 	// Not behind all of it: that is no word.
 	h.seek(l, f.LostTo-1)
 	tries := r.c.Status(t.Context()).Halt.Tries

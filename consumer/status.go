@@ -104,7 +104,7 @@ type Status struct {
 	Group  string `json:"group"`
 	// Next is the first offset that was not fed in full; LAC and LSO are the
 	// log's as the reader last heard. Behind is how many committed entries,
-	// of any topic, are not fed.
+	// of any topic, are not fed; those of gaps are none.
 	Next   log.Offset `json:"next"`
 	LAC    log.Offset `json:"lac"`
 	LSO    log.Offset `json:"lso"`
@@ -131,20 +131,24 @@ type Status struct {
 func (c *Consumer) Status(ctx context.Context) Status {
 	b, err := c.log.Bounds(ctx, c.cfg.Stream)
 	c.mu.Lock()
+	if err == nil {
+		c.state.bounds = b
+	}
+	next, end := c.state.next, c.state.bounds.LSO
+	c.mu.Unlock()
+	behind := log.Behind(ctx, c.log, c.cfg.Stream, next-1, end)
+	c.mu.Lock()
 	defer c.mu.Unlock()
 	st := &c.state
-	if err == nil {
-		st.bounds = b
-	}
 	s := Status{
-		Stream: c.cfg.Stream, Group: c.cfg.Group, Next: st.next, LAC: st.bounds.LAC, LSO: st.bounds.LSO,
+		Stream: c.cfg.Stream, Group: c.cfg.Group, Next: next, LAC: st.bounds.LAC, LSO: end,
 		Entries: st.entries, Bytes: st.bytes, Rows: st.rows, Transactions: st.transactions, Discarded: st.discarded,
 	}
 	if c.cfg.Router != nil {
 		s.FilteredRows, s.FilteredStatements = c.cfg.Router.Counts()
 	}
 	if st.started {
-		s.Behind = max(0, int64(st.bounds.LSO)+1-int64(st.next))
+		s.Behind = behind
 	}
 	if !st.read.IsZero() {
 		t := st.read

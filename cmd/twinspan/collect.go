@@ -61,7 +61,7 @@ func (p *process) logStatus(ctx context.Context) *admin.LogStatus {
 		s.Error = err.Error()
 	}
 	for _, c := range cursors {
-		s.Cursors = append(s.Cursors, admin.CursorStatus{Group: c.Group, Offset: c.Offset, Behind: max(0, int64(b.LAC-c.Offset)), UpdatedAt: c.UpdatedAt})
+		s.Cursors = append(s.Cursors, admin.CursorStatus{Group: c.Group, Offset: c.Offset, Behind: log.Behind(ctx, p.log, p.cfg.Stream, c.Offset, b.LAC), UpdatedAt: c.UpdatedAt})
 	}
 	if p.node != nil {
 		st := p.node.Stats()

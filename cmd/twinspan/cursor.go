@@ -61,7 +61,7 @@ The log keeps every entry that a cursor still needs.`,
 					return opsError(err)
 				}
 				for _, x := range cursors {
-					out = append(out, streamCursor{name, cursorInfo{x.Group, x.Offset, max(0, int64(b.LAC-x.Offset)), x.GTIDSet, x.UpdatedAt}})
+					out = append(out, streamCursor{name, cursorInfo{x.Group, x.Offset, log.Behind(c.Context(), eng, name, x.Offset, b.LAC), x.GTIDSet, x.UpdatedAt}})
 				}
 			}
 			return p.Print(out, func() error {

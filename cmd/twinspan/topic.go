@@ -66,7 +66,7 @@ ends a transaction.`,
 			if err != nil {
 				return unreachable(err)
 			}
-			out := []topicInfo{}
+			out, ctx := []topicInfo{}, c.Context()
 			for _, name := range names {
 				b, err := l.Bounds(c.Context(), name)
 				if err != nil {
@@ -79,7 +79,7 @@ ends a transaction.`,
 				t := topicInfo{Stream: name, First: b.First, LAC: b.LAC, LSO: b.LSO, Epoch: b.Epoch, Cursors: []cursorInfo{},
 					Topics: []string{log.TopicData.String(), log.TopicSchema.String(), log.TopicExceptions.String()}}
 				for _, c := range cursors {
-					t.Cursors = append(t.Cursors, cursorInfo{c.Group, c.Offset, int64(b.LAC - c.Offset), c.GTIDSet, c.UpdatedAt})
+					t.Cursors = append(t.Cursors, cursorInfo{c.Group, c.Offset, log.Behind(ctx, l, name, c.Offset, b.LAC), c.GTIDSet, c.UpdatedAt})
 				}
 				out = append(out, t)
 			}

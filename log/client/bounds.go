@@ -34,6 +34,9 @@ func (c *Client) Bounds(ctx context.Context, stream string) (log.Bounds, error) 
 	}
 	defer done()
 	b, err := c.bounds(ctx, stream)
+	if errors.Is(err, log.ErrNoStream) {
+		return log.Bounds{}, c.said(fmt.Errorf("bounds: %w", err)) // which stream is said
+	}
 	if err != nil {
 		return log.Bounds{}, c.said(fmt.Errorf("bounds of stream %q: %w", stream, err))
 	}
@@ -71,6 +74,24 @@ func (c *Client) bounds(ctx context.Context, stream string) (log.Bounds, error) 
 		b.LAC, b.LSO = lac, lso
 	}
 	return b, nil
+}
+
+// Gaps of a stream, as a near node knows them.
+func (c *Client) Gaps(ctx context.Context, stream string) ([]log.LostError, error) {
+	ctx, done, err := c.bind(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	st, err := c.book.nearStream(ctx, stream)
+	if err != nil {
+		return nil, c.said(fmt.Errorf("gaps: %w", err))
+	}
+	out := make([]log.LostError, 0, len(st.Gaps))
+	for _, g := range st.Gaps {
+		out = append(out, log.LostError{Stream: stream, From: g.From, To: g.To})
+	}
+	return out, nil
 }
 
 func (c *Client) writerOf(stream string) *writer {
