@@ -64,8 +64,11 @@ func (c *Client) Forget(ctx context.Context, l *Leaving, by, reason string) erro
 	f := &meta.Forget{Node: l.Node.Name, UUID: l.Node.UUID}
 	for i := range l.Losing {
 		s := &l.Losing[i]
-		most := s.Entries()
-		f.Lose = append(f.Lose, meta.Losing{Stream: s.Stream, Segment: s.Segment, Left: s.left, Most: &most})
+		lose := meta.Losing{Stream: s.Stream, Segment: s.Segment, Left: s.left}
+		if most := s.Entries(); len(s.left) > 0 { // else it is what older versions understand, too
+			lose.Most = &most
+		}
+		f.Lose = append(f.Lose, lose)
 	}
 	return c.Change(ctx, meta.Command{Forget: f}, by, reason)
 }

@@ -304,3 +304,76 @@ func TestRandomForget(t *testing.T) {
 		}
 	})
 }
+
+// TestRandomOrphans loses city a, which alone held some closed segments, and checks
+// that whatever b's nodes have of them stays, and no more is said to be there.
+func TestRandomOrphans(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(&testing.T{})
+		w.t = t
+		w.create("s", LossDegradeAfter)
+		w.open("s", true, "a1", "b1", "b2")
+		for range rapid.IntRange(1, 5).Draw(t, "rolls") {
+			holders := rapid.SampledFrom([][]string{{"a1"}, {"a1", "b1"}, {"b2"}}).Draw(t, "holders")
+			w.roll("s", rapid.IntRange(1, 6).Draw(t, "entries"), holders, rapid.Bool().Draw(t, "protected"), "a1", "b1", "b2")
+		}
+		before, _ := w.s.View().Segments("s", 1, 100)
+		var replicas []Replica
+		has := map[uint32]log.Offset{}
+		for _, s := range before[:len(before)-1] {
+			has[s.Segment] = s.First - 1
+			for _, node := range []string{"b1", "b2"} {
+				r := Replica{Node: node, UUID: "id-" + node, Descriptor: s.Descriptor, Fence: s.Epoch, LAC: s.First - 1, Closed: true, ClosedLast: s.Last, ClosedLSO: s.LSO}
+				r.Last = log.Offset(rapid.IntRange(int(s.First)-1, int(s.Last)).Draw(t, "has"))
+				if slices.Contains(names(s.Holders), node) {
+					r.Last = s.Last
+				}
+				r.LSO = log.Offset(rapid.IntRange(int(s.First)-1, int(r.Last)).Draw(t, "lso"))
+				r.Partial = r.Last < s.Last && rapid.Bool().Draw(t, "good")
+				r.Suspect = r.Last < s.Last
+				if has[s.Segment] = max(has[s.Segment], r.Last); r.Last >= s.First || rapid.Bool().Draw(t, "empty") {
+					replicas = append(replicas, r)
+				}
+			}
+		}
+		seed, err := MakeSeed(Succession{
+			Exports:  []Export{{Node: "b1", UUID: "id-b1", Generation: 1, Index: 1, Term: 1, State: w.save()}, {Node: "b2", UUID: "id-b2", Generation: 1, Index: 1, Term: 1, State: w.save()}},
+			Replicas: replicas, Voters: []Peer{{"b1", "b1:1"}, {"b2", "b2:1"}}, Reason: "test", Now: w.now,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		loaded, err := Load(bytes.NewReader(seed.State))
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, _ := loaded.View().Stream("s")
+		for _, old := range before[:len(before)-1] {
+			s, listed := loaded.View().Segment("s", old.Segment)
+			if !listed || s.Last != old.Last || s.LSO != old.LSO {
+				t.Fatalf("segment %d: %+v was %+v", old.Segment, s, old)
+			}
+			if s.Left() != has[s.Segment] || s.Lost != (s.Left() < s.First) || s.Upto(true) > s.Left() {
+				t.Fatalf("segment %d is left up to %d, b has up to %d: %+v", s.Segment, s.Left(), has[s.Segment], s)
+			}
+			good := false
+			for _, h := range s.Holders {
+				i := slices.IndexFunc(replicas, func(r Replica) bool { return r.Node == h.Node && r.Descriptor.Segment == s.Segment })
+				if i < 0 || replicas[i].Last < s.Left() {
+					t.Fatalf("segment %d up to %d is held by %q: %+v", s.Segment, s.Left(), h.Node, replicas)
+				}
+				good = good || replicas[i].Partial || !replicas[i].Suspect
+			}
+			for _, r := range replicas {
+				if r.Descriptor.Segment == s.Segment && r.Last >= s.Left() && !s.Lost && (r.Partial || !r.Suspect) && !good {
+					t.Fatalf("segment %d is held by damaged copies, and %q has a good one: %+v", s.Segment, r.Node, s)
+				}
+			}
+			for o := s.First; o <= s.Last; o++ {
+				if recorded := slices.ContainsFunc(st.Gaps, func(g Gap) bool { return g.From <= o && o <= g.To }); recorded != (o > s.Left()) {
+					t.Fatalf("entry %d of segment %d, left up to %d: recorded as lost %t, %+v", o, s.Segment, s.Left(), recorded, st.Gaps)
+				}
+			}
+		}
+	})
+}

@@ -292,7 +292,11 @@ func (n *Node) mayHold(stream string, number uint32) (may, known bool) {
 		return false, false
 	}
 	info := rep.Info()
-	if !info.Complete || info.Suspect {
+	whole := info.Complete
+	if g, listed := n.view().Segment(stream, number); listed && info.Closed && info.Held >= g.Left() {
+		whole = true // what is lost of it nobody has
+	}
+	if !whole || info.Suspect {
 		return false, false
 	}
 	return slices.ContainsFunc(KeepTopics, info.MayHold), true
