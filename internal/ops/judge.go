@@ -41,16 +41,22 @@ func (o *Overview) judge() {
 		for _, l := range s.Lost {
 			say("stream %s: group %s lost entries %d to %d to the cap on %s", s.Name, l.Group, l.From, l.To, l.At.UTC().Format(time.RFC3339))
 		}
-		for _, g := range s.Gaps {
+		for i, g := range s.Gaps {
 			var before []string
 			for _, c := range s.Cursors {
 				if c.Offset < g.To {
 					before = append(before, c.Group)
 				}
 			}
+			to := g.To
+			for _, next := range s.Gaps[i+1:] { // one step leads over gaps that touch
+				if next.From == to+1 {
+					to = next.To
+				}
+			}
 			if len(before) > 0 {
 				say("stream %s: entries %d to %d were given up on %s (%s), and %s has to be moved behind them: twinspan cursor seek GROUP --to %d",
-					s.Name, g.From, g.To, g.At.UTC().Format(time.RFC3339), g.Reason, strings.Join(before, ", "), g.To)
+					s.Name, g.From, g.To, g.At.UTC().Format(time.RFC3339), g.Reason, strings.Join(before, ", "), to)
 			}
 		}
 		if s.Open && !s.covered() {

@@ -48,9 +48,12 @@ func (n *Node) Left(ctx context.Context, q LeftQuestion) (LeftAnswer, error) {
 
 // leftOf is nil where nothing is here that can be read.
 func (n *Node) leftOf(ctx context.Context, id segment.ID) (*meta.Left, error) {
-	g, err := n.segmentOf(ctx, id.Stream, id.Segment)
-	if err != nil {
-		return nil, err
+	g, known := n.view().Segment(id.Stream, id.Segment) // where it ends never changes
+	if !known || !g.Closed {
+		var err error
+		if g, err = n.segmentOf(ctx, id.Stream, id.Segment); err != nil {
+			return nil, err
+		}
 	}
 	if !g.Closed {
 		return nil, fmt.Errorf("it is open: %w", log.ErrProtocol)
