@@ -157,7 +157,19 @@ func (c *lag) forget(l *client.Client, less log.Offset) *client.Forced {
 	if err != nil || closed.LostTo <= c.last {
 		t.Fatalf("%+v, %v", closed, err)
 	}
+	c.heard(l)
 	return closed
+}
+
+// heard waits until b1 has heard what is lost: a node may show what it has until then.
+func (c *lag) heard(l *client.Client) {
+	c.t.Helper()
+	list := c.List()
+	b1 := list[slices.IndexFunc(list, func(n node.ClusterNode) bool { return n.Name == "b1" })]
+	c.Until("b1 has heard what is lost", func() bool {
+		page, err := meta.NewClient(l, nil).Stale(b1.Address).Segments(c.ctx(), "s", 1, 1)
+		return err == nil && len(page) == 1 && page[0].LostTail > 0
+	})
 }
 
 // TestLastHolderIsForgotten: what a node has that was lagging when a segment was
@@ -268,11 +280,12 @@ func TestMoreThanIsLeft(t *testing.T) {
 	if r := c.Node("a1").Status().Replicas; len(r) != 1 || r[0].Last != upto {
 		t.Fatalf("a1 was given more than is left: %+v", r)
 	}
-	reads(c.Client("a", func(x *client.Config) { x.Far = client.FarNever }))
+	reads(c.Client("a", func(x *client.Config) { x.Far = client.FarNever })) // a1 has no more to show
 	// And it is no holder the less for it.
 	c.Stop("b1")
 	c.Start("b1")
 	c.Until("b1 is back", func() bool { return c.Node("b1").Status().State == node.StateServing })
+	c.heard(l)
 	reads(c.Client("b", func(x *client.Config) { x.Far = client.FarNever }))
 	if page, err := l.Metadata().Segments(c.ctx(), "s", 1, 1); err != nil || len(page[0].Holders) != 2 {
 		t.Fatalf("%+v, %v", page, err)
