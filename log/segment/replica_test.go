@@ -413,6 +413,74 @@ func source(r *segment.Replica, calls *int) segment.Fetch {
 	}
 }
 
+// TestWhatIsLeft: of a segment whose newest entries nobody has a node is given the
+// others, which may be compacted; both survive a restart.
+func TestWhatIsLeft(t *testing.T) {
+	a, b := vfs.NewDisk(), vfs.NewDisk()
+	from, to := open(t, imageConfig(a)), open(t, imageConfig(b))
+	d := describe("s", 1, 0, log.None, 6, 3)
+	w := from.attach(d, 6)
+	fill(t, w, 62)
+	if err := w.r.Close(ctx, 99, 99); err != nil {
+		t.Fatal(err)
+	}
+	for _, lost := range []int64{-1, 101} {
+		if _, err := to.Repair(ctx, segment.Copied{Descriptor: d, Last: 99, LSO: 99, Lost: lost}, nil); !errors.Is(err, log.ErrProtocol) {
+			t.Fatalf("%d entries lost: %v", lost, err)
+		}
+	}
+	calls := 0
+	c := segment.Copied{Descriptor: d, Last: 99, LSO: 99, Lost: 37}
+	if _, err := to.Repair(ctx, c, source(w.r, &calls)); !errors.Is(err, log.ErrElsewhere) {
+		t.Fatalf("more than there is: %v", err)
+	}
+	c.Lost = 38
+	for range 2 { // the second time there is nothing to do
+		calls = 0
+		if _, err := to.Repair(ctx, c, source(w.r, &calls)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if calls > 0 {
+		t.Fatal("what is left is copied again")
+	}
+	restart := func() *segment.Replica {
+		if err := to.stop(); err != nil {
+			t.Fatal(err)
+		}
+		b = b.Restart()
+		to = open(t, imageConfig(b))
+		r := to.replica("s", 1)
+		if i := r.Info(); !i.Closed || i.Complete || i.Suspect || i.Held != 61 || i.Last != 99 || i.EndLSO != 99 || i.Bytes == 0 {
+			t.Fatalf("%+v", i)
+		}
+		return r
+	}
+	r := restart()
+	expect(t, r, segment.Query{To: 62}, 0, 61)
+	if i := r.Info(); i.LSO != 59 {
+		t.Fatalf("the newest end of a transaction that is left: %+v", i)
+	}
+	expect(t, r, segment.Query{Committed: true, To: 60}, 0, 59)
+	schema := []log.Topic{log.TopicSchema}
+	if err := r.Compact(ctx, schema, 37); !errors.Is(err, log.ErrElsewhere) {
+		t.Fatalf("compaction of what lacks an entry: %v", err)
+	}
+	if err := r.Compact(ctx, schema, 38); err != nil {
+		t.Fatal(err)
+	}
+	r = restart()
+	if got, err := readAll(r, segment.Query{Topics: schema, To: 62}); err != nil || len(got) != 4 || got[3].Offset != 60 {
+		t.Fatalf("%d schema entries, %v", len(got), err)
+	}
+	if err := r.Close(ctx, 99, 99); err != nil { // the metadata says so again and again
+		t.Fatal(err)
+	}
+	if err := errors.Join(from.stop(), to.stop()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestRepair: a node that has nothing of a segment, or the beginning, or damage in
 // the middle, gets the rest from a peer, and no more than that.
 func TestRepair(t *testing.T) {
