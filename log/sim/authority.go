@@ -185,7 +185,10 @@ func (w *world) held(c *command, r *reply) {
 func (w *world) trim(c *command) quorum.Outcome {
 	a := &w.meta
 	keep := 1 // the newest closed one stays, for the producer
-	for keep <= len(a.listed) && (!w.segs[a.listed[len(a.listed)-keep]].closed || w.segs[a.listed[len(a.listed)-keep]].lost) {
+	for keep <= len(a.listed) {
+		if s := w.segs[a.listed[len(a.listed)-keep]]; s.closed && !s.lost && !s.barren {
+			break
+		}
 		keep++
 	}
 	cut := 0 // behind the end of a transaction

@@ -28,6 +28,7 @@ const (
 	BugOldGeneration                                      // nodes of a new generation take writers of an old one
 	BugLostReused                                         // a forced close passes over no offsets
 	BugTakeoverReuses                                     // a takeover passes over no offsets that the lost city confirmed alone
+	BugTakeoverBuries                                     // a takeover gives up what a survivor has of a segment that it lacks the end of
 	bugsEnd
 )
 
@@ -74,6 +75,7 @@ var bugNames = map[Bug]string{
 	BugOldGeneration:            "old generation accepted",
 	BugLostReused:               "offsets reused behind a forced close",
 	BugTakeoverReuses:           "offsets reused behind a takeover",
+	BugTakeoverBuries:           "a takeover gives up what is left of a segment",
 	Bug(fault.ForcedEarly):      "forced close before all that are left are sealed",
 }
 

@@ -275,18 +275,18 @@ func (w *world) check() {
 			if r == nil || r.seg != s || r.dropped || r.m.Suspect() || r.disk.rot >= 0 {
 				continue
 			}
-			if r.disk.last() < s.end {
-				w.violate(10, "n%d is a holder of segment %d up to %d and has %d", n.idx, s.num, s.end, r.disk.last())
+			if r.disk.last() < s.upto() {
+				w.violate(10, "n%d is a holder of segment %d up to %d and has %d", n.idx, s.num, s.upto(), r.disk.last())
 			}
 			count[n.city]++
-			for o := s.first; o <= s.end; o++ {
+			for o := s.first; o <= s.upto(); o++ {
 				if f := &w.canon[o]; f.content != r.disk.ents[o-s.first].content {
 					w.violate(3, "n%d holds %d of segment %d as another entry", n.idx, o, s.num)
 				}
 			}
 		}
 		if count == [citiesMax]int{} {
-			w.violate(2, "segment %d from %d to %d is on no disk", s.num, s.first, s.end)
+			w.violate(2, "segment %d from %d to %d is on no disk", s.num, s.first, s.upto())
 		}
 	}
 }

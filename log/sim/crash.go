@@ -143,7 +143,7 @@ func (w *world) nodeTick(n *node) {
 		case at >= 0 && v.closed[at]:
 			if _, _, ok := r.m.Closed(); !ok {
 				w.closeReplica(n, r, r.seg.end, r.seg.endLSO)
-			} else if !r.m.Complete() && r.seg.holders[n.idx] == n.inc {
+			} else if !r.complete() && r.seg.holders[n.idx] == n.inc {
 				w.ask(keeper, 0, command{verb: cmdHeld, seg: r.seg.idx, node: n.idx, inc: n.inc, lost: true, open: -1})
 			}
 		case at < 0 && (r.seg.num < v.number || w.bug == BugDropUnlisted) && r.busy == opNone && r.m.Queued() == r.m.Last() && len(r.waiting) == 0:

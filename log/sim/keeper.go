@@ -71,7 +71,7 @@ func (w *world) startRepair(s *segment) bool {
 		case BugHeldEarly:
 			w.ask(keeper, 0, command{verb: cmdHeld, seg: s.idx, node: n.idx, inc: n.inc, open: -1})
 		case BugRepairMoves:
-			if src := w.source(n, s, s.end); src != nil {
+			if src := w.source(n, s, s.upto()); src != nil {
 				w.dropped(src, src.reps[s.num])
 			}
 		}
@@ -91,7 +91,7 @@ func (w *world) mend(n *node, r *replica) bool {
 	}
 	r.disk.rot = -1
 	w.reopen(n, r)
-	if r.m.Complete() {
+	if r.complete() {
 		w.filled(n, r)
 	}
 	return true
@@ -130,7 +130,7 @@ func (w *world) repairOn(e *event) {
 	}
 	o := int32(r.m.Queued()) + 1
 	for range 16 {
-		if o > s.end {
+		if o > s.upto() {
 			break
 		}
 		src := w.source(n, s, o)
@@ -154,7 +154,7 @@ func (w *world) repairOn(e *event) {
 
 // filled: a repair got further.
 func (w *world) filled(n *node, r *replica) {
-	if !r.m.Complete() {
+	if !r.complete() {
 		return
 	}
 	r.fills = false

@@ -119,6 +119,9 @@ func (m *mirror) compare(w *world, c *command) {
 		if a.Segment != b.num || a.First != off(b.first) || a.Closed != b.closed || b.closed && (a.Last != off(b.end) || a.LSO != off(b.endLSO)) {
 			w.violate(7, "after %s the metadata has %+v, the model segment %d from %d, closed %t at %d", w.describe(c), *a, b.num, b.first, b.closed, b.end)
 		}
+		if a.Closed && !a.Lost && a.Left() != off(b.upto()) {
+			w.violate(7, "after %s segment %d is left up to %d, in the model up to %d", w.describe(c), b.num, a.Left(), b.upto())
+		}
 		if a.Lost != b.lost {
 			w.violate(7, "after %s segment %d is lost: %t, in the model %t", w.describe(c), b.num, a.Lost, b.lost)
 		}

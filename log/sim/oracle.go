@@ -119,13 +119,22 @@ func (w *world) closes(s *segment, c *command) {
 
 // claims: somebody says that a disk holds all of a closed segment.
 func (w *world) claims(s *segment, n uint8, inc uint16) {
-	if i := s.index[n]; i >= 0 && s.incs[i] == inc && s.durable[i] >= s.end {
+	if i := s.index[n]; i >= 0 && s.incs[i] == inc && s.durable[i] >= s.upto() {
 		return
 	}
-	if s.ever[n] == inc {
+	if s.ever[n] == inc || s.cut && w.has(n, s) >= s.left {
 		return
 	}
-	w.violate(10, "n%d is said to hold segment %d up to %d", n, s.num, s.end)
+	w.violate(10, "n%d is said to hold segment %d up to %d", n, s.num, s.upto())
+}
+
+// has is the newest entry of a segment that a node has on its present disk.
+func (w *world) has(n uint8, s *segment) int32 {
+	x := &w.nodes[n]
+	if int(s.num) >= len(x.reps) || x.reps[s.num] == nil || x.reps[s.num].seg != s || x.reps[s.num].dropped {
+		return s.first - 1
+	}
+	return x.reps[s.num].disk.last()
 }
 
 // opens: the metadata opens a segment.
@@ -258,7 +267,7 @@ func (w *world) bears(lost func(n *node) bool, damaged func(n *node, s *segment)
 				return false
 			}
 			if int(s.num) < len(n.reps) {
-				if r := n.reps[s.num]; r != nil && (r.disk.rot >= 0 || r.m.Suspect() || s.closed && r.disk.last() < s.end) {
+				if r := n.reps[s.num]; r != nil && (r.disk.rot >= 0 || r.m.Suspect() || s.closed && r.disk.last() < s.upto()) {
 					return false
 				}
 			}

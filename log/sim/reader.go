@@ -18,7 +18,7 @@ func (w *world) poll(x *reader) {
 	if s == nil {
 		return
 	}
-	if s.lost { // its operator was told, and moves it behind
+	if s.lost || s.cut && x.pos > s.left { // its operator was told, and moves it behind
 		x.pos = s.end + 1
 		return
 	}
@@ -28,6 +28,9 @@ func (w *world) poll(x *reader) {
 	}
 	r := n.reps[s.num]
 	vis := int32(r.m.Visible())
+	if s.cut { // what a node has of the rest it keeps to itself
+		vis = min(vis, s.left)
+	}
 	for k := 0; x.pos <= vis && k < 12; k++ {
 		if x.pos == r.disk.rot {
 			r.m.Damaged()

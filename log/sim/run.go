@@ -29,6 +29,7 @@ type Total struct {
 	Unprotected int64
 	Takeovers   int
 	Leaps       int // takeovers behind a gap
+	Cuts        int // segments of which a takeover left the beginning only
 	Forced      int
 	Segments    int64
 	Faults      int64
@@ -70,6 +71,7 @@ func Play(ctx context.Context, b Batch) Total {
 				t.Unprotected += r.Unprotected
 				t.Takeovers += r.Takeovers
 				t.Leaps += r.Leaps
+				t.Cuts += r.Cuts
 				t.Forced += r.Forced
 				t.Segments += int64(r.Segments)
 				t.Faults += int64(r.Faults)

@@ -41,6 +41,9 @@ type segment struct {
 	partial bool
 	gone    bool // empty, or trimmed
 	lost    bool // it stands for offsets that a forced close passed over
+	cut     bool // its newest entries are lost, behind left
+	barren  bool // if so, and no transaction ends in the others
+	left    int32
 	force   bool // an operator gives its lost members up
 	end     int32
 	endLSO  int32
@@ -77,6 +80,19 @@ func (s *segment) has(w *world, o int32) (count [citiesMax]int) {
 		}
 	}
 	return count
+}
+
+// upto is the newest entry of a closed segment that is not lost.
+func (s *segment) upto() int32 {
+	if s.cut {
+		return s.left
+	}
+	return s.end
+}
+
+// complete: all of the closed segment that is not lost is here.
+func (r *replica) complete() bool {
+	return r.m.Complete() || r.seg.cut && !r.m.Suspect() && int32(r.m.Last()) >= r.seg.left
 }
 
 // at is the truth about an entry; it panics for one that never was.

@@ -130,6 +130,9 @@ func (w *world) seed(v *meta.View, city uint8) meta.Seed {
 				continue
 			}
 			s := r.m.State()
+			if w.bug == BugTakeoverBuries && s.Closed && s.Last < s.End {
+				continue
+			}
 			replicas = append(replicas, meta.Replica{
 				Node: m.Node, UUID: m.UUID, Descriptor: r.seg.desc, Fence: s.Fence, Last: s.Last, LAC: s.LAC, LSO: off(r.lso),
 				Closed: s.Closed, ClosedLast: s.End, ClosedLSO: s.EndLSO, Suspect: s.Suspect,
@@ -404,14 +407,19 @@ func (w *world) find(d *quorum.Descriptor) *segment {
 func (w *world) relisted(s *segment, m *meta.Segment, newest bool) {
 	s.gone = false
 	s.holders = [nodesMax]uint16{}
-	if m.Lost {
-		for k, n := range s.nodes {
-			if x := &w.nodes[n]; x.inc == s.incs[k] && x.gen == w.meta.gen && s.durable[k] >= s.end {
-				w.violate(2, "takeover: segment %d up to %d is said to be lost, n%d has it", s.num, s.end, n)
+	if m.Closed { // what a survivor has is not lost
+		for i := range w.nodes[:w.count] {
+			if n := &w.nodes[i]; n.gen == w.meta.gen && w.has(n.idx, s) > int32(m.Left()) && m.Left() < m.Last {
+				w.violate(2, "takeover: segment %d is said to be lost behind %d, n%d has it up to %d", s.num, m.Left(), n.idx, w.has(n.idx, s))
 			}
 		}
+	}
+	if m.Lost {
 		s.lost = true
 		return
+	}
+	if s.cut, s.left, s.barren = m.LostTail > 0, int32(m.Left()), m.Barren(); s.cut {
+		w.cuts++
 	}
 	if !m.Closed {
 		s.closed, s.partial = false, false

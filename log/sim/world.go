@@ -77,6 +77,7 @@ type Result struct {
 	Faults      int
 	Takeovers   int
 	Leaps       int // of these, behind a gap
+	Cuts        int // segments of which they left the beginning only
 	Losses      int // of more disks than a rule bears
 	Forced      int // closes with a gap behind
 	Violation   *Violation
@@ -123,6 +124,7 @@ type world struct {
 	faults    int
 	calm      bool
 	takeovers int
+	cuts      int // segments of which they left the beginning only
 	leaps     int // of these, behind a gap
 	losses    int // of more disks than a rule bears
 	forced    int
@@ -204,7 +206,7 @@ func Run(c Config) (res Result) {
 	res.Seed, res.Layout = c.Seed, w.lay.String()
 	defer func() {
 		res.Events, res.Acked, res.Segments, res.Faults, res.Unprotected, res.Takeovers = w.events, w.acked, len(w.segs), w.faults, w.unprotected, w.takeovers
-		res.Losses, res.Forced, res.Leaps = w.losses, w.forced, w.leaps
+		res.Losses, res.Forced, res.Leaps, res.Cuts = w.losses, w.forced, w.leaps, w.cuts
 		if p := recover(); p != nil {
 			v, ok := p.(*Violation)
 			if !ok {
