@@ -16,7 +16,7 @@ const lostEntries = 4096
 // covered by the others then. Closed segments stay as they must; nobody is writing.
 func (w *world) doubleLoss(mask uint32) bool {
 	s := w.meta.newest(w)
-	if s == nil || s.closed || !w.dice.oneIn(2) || !w.bears(func(x *node) bool { return mask>>x.idx&1 == 1 }, nothing, true) {
+	if s == nil || s.closed || !w.dice.oneIn(2) || !w.bears(func(x *node) bool { return mask>>x.idx&1 == 1 }, nothing, true, false) {
 		return false
 	}
 	for k, n := range s.nodes { // who is left says where its entries end

@@ -240,12 +240,12 @@ func (w *world) tail(first int32) uint64 {
 // open segment's remaining disks cover, each closed one has a holder left. Faults
 // that would break this are more than the rules promise to bear.
 func (w *world) survives(lost func(n *node) bool, damaged func(n *node, s *segment) bool) bool {
-	return w.bears(lost, damaged, false)
+	return w.bears(lost, damaged, false, false)
 }
 
 // bears is survives; with open, the open segments may be lost as far as they are
-// on these disks.
-func (w *world) bears(lost func(n *node) bool, damaged func(n *node, s *segment) bool, open bool) bool {
+// on these disks, with closed those that were closed, too.
+func (w *world) bears(lost func(n *node) bool, damaged func(n *node, s *segment) bool, open, closed bool) bool {
 	for k := range len(w.meta.listed) + 16 {
 		var s *segment
 		if k < len(w.meta.listed) {
@@ -278,7 +278,7 @@ func (w *world) bears(lost func(n *node) bool, damaged func(n *node, s *segment)
 			for i, h := range s.holders {
 				left = left || h != 0 && good(uint8(i), h)
 			}
-			if !left {
+			if !left && (!closed || w.rots(s, lost)) {
 				return false
 			}
 			continue
@@ -307,6 +307,20 @@ func (w *world) bears(lost func(n *node) bool, damaged func(n *node, s *segment)
 		}
 	}
 	return true
+}
+
+// rots: a copy of the segment is damaged on a disk that is not lost.
+func (w *world) rots(s *segment, lost func(n *node) bool) bool {
+	for i := range w.nodes[:w.count] {
+		n := &w.nodes[i]
+		if lost(n) || int(s.num) >= len(n.reps) || n.reps[s.num] == nil || n.reps[s.num].seg != s {
+			continue
+		}
+		if r := n.reps[s.num]; r.disk.rot >= 0 || r.m.Suspect() {
+			return true
+		}
+	}
+	return false
 }
 
 // curable: every entry that is damaged on a disk is good on another one that is

@@ -11,9 +11,9 @@ import (
 // takeover: a city is lost, and the majority of the metadata with it. The
 // survivors start a new generation from what they know, which may be old; later
 // the city returns as it was. Only where the real metadata runs, and what is closed
-// can be rebuilt: the survivors hold all of it. What is open they need not cover,
-// and there may be segments that they never heard of: then the stream goes on behind
-// a gap.
+// can be rebuilt: the survivors hold all of it, or at times what they have of it is left
+// and the rest is lost. What is open they need not cover, and there may be segments that
+// they never heard of: then the stream goes on behind a gap.
 func (w *world) takeover(d *rng, long int64) {
 	w.loseFor(d, uint8(d.n(len(w.lay.cities))), 4, long)
 }
@@ -47,7 +47,8 @@ func (w *world) alone(idx int32) {
 // loseFor loses a city. age: the survivors' metadata may be so many commands old.
 func (w *world) loseFor(d *rng, city uint8, age int, long int64) bool {
 	gone := func(n *node) bool { return n.city == city }
-	if w.mirror == nil || len(w.lay.cities) < 2 || !w.bears(gone, nothing, d.oneIn(2)) {
+	closed := w.events%4 == 0 // with segments that only the city's nodes had all of
+	if w.mirror == nil || len(w.lay.cities) < 2 || !w.bears(gone, nothing, d.oneIn(2), closed) {
 		return false
 	}
 	for i := range w.nodes[:w.count] {
@@ -56,6 +57,9 @@ func (w *world) loseFor(d *rng, city uint8, age int, long int64) bool {
 		}
 	}
 	view := w.survivors(d, city, age)
+	if closed && !w.bears(gone, nothing, true, false) {
+		view = len(w.mirror.views) - 1 // disks were lost besides the city, and who has new ones has heard the news
+	}
 	if w.trace != nil {
 		w.tracef("takeover without city %s, the metadata is %d commands old", cityNames[city], len(w.mirror.views)-1-view)
 	}
