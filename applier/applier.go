@@ -35,7 +35,7 @@ type Config struct {
 	BatchRows  int
 	BatchBytes int64
 	BatchDelay time.Duration
-	// BatchTime [200 ms] is what a batch shall take at most on the target: a
+	// BatchTime [500 ms] is what a batch shall take at most on the target: a
 	// lane takes fewer rows at a time while they take longer.
 	BatchTime time.Duration
 	// Atomicity [AtomicRow] says what readers of the target see of a transaction.
@@ -51,7 +51,7 @@ type Config struct {
 	// Rules stands for what decides which of the log's changes are fed, and by which
 	// names [0: nothing]. Lanes that stand apart go on by the same only.
 	Rules uint64
-	// WindowBytes [32 MiB] bounds what is decoded and not yet durable, in
+	// WindowBytes [48 MiB] bounds what is decoded and not yet durable, in
 	// bytes of memory. One transaction part may go beyond it.
 	WindowBytes int64
 	// Conflicts say what becomes of a change that meets another state of the
@@ -119,9 +119,9 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("applier: atomicity %q: %s or %s", c.Atomicity, AtomicRow, AtomicTransaction)
 	}
 	set(&c.LargeBytes, 8<<20)
-	set((*int64)(&c.BatchTime), int64(200*time.Millisecond))
+	set((*int64)(&c.BatchTime), int64(500*time.Millisecond))
 	set(&c.BatchBytes, 1<<20)
-	set(&c.WindowBytes, 32<<20)
+	set(&c.WindowBytes, 48<<20)
 	set((*int64)(&c.ProgressInterval), int64(time.Second))
 	set((*int64)(&c.Lease), int64(30*time.Second))
 	if c.Exceptions.Max <= 0 {
@@ -177,6 +177,7 @@ type Applier struct {
 	mu    sync.Mutex // guards all below; held for short, never over I/O
 	sched scheduler
 	lanes []*laneState
+	taken uint64       // batches, by all lanes
 	want  int          // lanes
 	fed   change.Place // the end of the newest transaction fed
 	brake brake

@@ -1,6 +1,7 @@
 package applier
 
 import (
+	"math"
 	"time"
 
 	"github.com/twinspan/twinspan/applier/target"
@@ -35,10 +36,20 @@ func (b *batchSize) wrote(rows, most int, took, goal time.Duration) {
 	switch {
 	case took > goal && rows > batchRowsMin:
 		limit = max(batchRowsMin, min(limit, rows)/2)
-	case took < goal/2 && rows >= limit*3/4:
+	case took < goal/2 && rows >= limit/2:
 		limit = min(2*limit, most)
 	}
 	b.limit = limit
+}
+
+// uneven is the limit of the batch that is taken now, up to half below what it may
+// be. Lanes that commit together wait for the same flush and go on together; with
+// batches of one size they would come back together, too, and the target's CPU would
+// idle at every flush. a.mu is held.
+func (a *Applier) uneven(rows int) int {
+	a.taken++
+	_, part := math.Modf(float64(a.taken) * math.Phi) // no two that follow each other are close
+	return max(1, rows-int(part*float64(rows/2)))
 }
 
 // wrote takes in what a lane did to rows.

@@ -216,7 +216,7 @@ func (a *Applier) waitForRoom(ctx context.Context) error {
 
 // costOf estimates a row's memory: a Value for each column, and its bytes.
 func costOf(r *change.Row) int64 {
-	n := 128 + 40*(len(r.Before)+len(r.After))
+	n := 128 + 24*(len(r.Before)+len(r.After))
 	for _, image := range [2][]change.Value{r.Before, r.After} {
 		for i := range image {
 			n += len(image[i].Bytes()) + len(image[i].Binary())

@@ -95,7 +95,7 @@ func (a *Applier) take(ctx context.Context, index int) []causality.Item[work] {
 			a.linger(ctx, index)
 		}
 		var batch []causality.Item[work]
-		limits := causality.Limits{Rows: a.brake.rows(l.size.rows(a.cfg.BatchRows)), Cost: a.cfg.BatchBytes}
+		limits := causality.Limits{Rows: a.brake.rows(a.uneven(l.size.rows(a.cfg.BatchRows))), Cost: a.cfg.BatchBytes}
 		batch, l.blockedBy = a.sched.Take(index, limits)
 		if batch != nil {
 			a.wakeNext()

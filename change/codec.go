@@ -120,7 +120,7 @@ func (c *Codec) appendImage(b []byte, image []Value) ([]byte, error) {
 		case schema.EncodingEnum:
 			switch v.kind {
 			case Text:
-				b = appendBytes(append(b, col.first), v.data)
+				b = appendBytes(append(b, col.first), v.raw())
 			case Ordinal:
 				n := int64(v.num)
 				if n != int64(int32(n)) {
@@ -136,7 +136,7 @@ func (c *Codec) appendImage(b []byte, image []Value) ([]byte, error) {
 				return nil, c.misfit(i, v)
 			}
 			if bin := v.Binary(); bin == nil {
-				b = appendBytes(append(b, col.first), v.data)
+				b = appendBytes(append(b, col.first), v.raw())
 			} else {
 				b = appendBytes(append(b, col.first+2), v.Bytes())
 				b = appendBytes(b, bin)
@@ -161,7 +161,7 @@ func (c *Codec) appendImage(b []byte, image []Value) ([]byte, error) {
 		case Real:
 			b = binary.LittleEndian.AppendUint64(b, v.num)
 		default:
-			b = appendBytes(b, v.data)
+			b = appendBytes(b, v.raw())
 		}
 	}
 	return b, nil
@@ -258,13 +258,13 @@ func (c *Codec) decodeImage(in *input, image []Value) int {
 		case schema.EncodingDouble:
 			*v = Value{kind: Real, num: in.fixed64()}
 		case schema.EncodingString:
-			*v = Value{kind: Text, data: in.bytes()}
+			*v = over(Text, 0, in.bytes())
 		case schema.EncodingBytes:
-			*v = Value{kind: Bytes, data: in.bytes()}
+			*v = over(Bytes, 0, in.bytes())
 		case schema.EncodingEnum:
 			switch branch {
 			case col.first:
-				*v = Value{kind: Text, data: in.bytes()}
+				*v = over(Text, 0, in.bytes())
 			case col.first + 2:
 				n := in.long()
 				if n != int64(int32(n)) {
@@ -279,7 +279,7 @@ func (c *Codec) decodeImage(in *input, image []Value) int {
 			switch branch {
 			case col.first:
 				text := in.bytes()
-				*v = Value{kind: Document, num: uint64(len(text)), data: text}
+				*v = over(Document, uint64(len(text)), text)
 			case col.first + 2:
 				text := in.bytes()
 				*v = DocumentOf(text, in.bytes())

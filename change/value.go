@@ -3,6 +3,7 @@ package change
 import (
 	"encoding/binary"
 	"math"
+	"unsafe"
 )
 
 // Kind is the shape of a value. It follows the Avro type that the column's type
@@ -32,11 +33,21 @@ const (
 )
 
 // Value is one column's value: a small tagged union that does not allocate. The
-// zero Value is Null.
+// zero Value is Null. Thousands of rows of them wait in memory, so it is kept to three
+// words, one of them a pointer: a slice would make it five.
 type Value struct {
+	data *byte  // the first of size bytes; nil: none
+	num  uint64 // the number, or the length of a Document's text
+	size uint32
 	kind Kind
-	num  uint64
-	data []byte
+}
+
+// raw are all bytes of a value.
+func (v Value) raw() []byte { return unsafe.Slice(v.data, v.size) }
+
+// over is a value of bytes, which are kept. No server has longer ones than 4 GiB.
+func over(kind Kind, num uint64, b []byte) Value {
+	return Value{data: unsafe.SliceData(b), num: num, size: uint32(len(b)), kind: kind}
 }
 
 // Constructors. Byte slices are kept, not copied.
@@ -51,10 +62,10 @@ func SingleOf(v float32) Value { return Value{kind: Single, num: uint64(math.Flo
 func RealOf(v float64) Value { return Value{kind: Real, num: math.Float64bits(v)} }
 
 // TextOf makes a Text.
-func TextOf(b []byte) Value { return Value{kind: Text, data: b} }
+func TextOf(b []byte) Value { return over(Text, 0, b) }
 
 // BytesOf makes a Bytes.
-func BytesOf(b []byte) Value { return Value{kind: Bytes, data: b} }
+func BytesOf(b []byte) Value { return over(Bytes, 0, b) }
 
 // OrdinalOf makes an Ordinal.
 func OrdinalOf(v int64) Value { return Value{kind: Ordinal, num: uint64(v)} }
@@ -62,17 +73,17 @@ func OrdinalOf(v int64) Value { return Value{kind: Ordinal, num: uint64(v)} }
 // DocumentOf makes a Document; binary is nil where text says it all.
 func DocumentOf(text, bin []byte) Value {
 	if bin == nil {
-		return Value{kind: Document, num: uint64(len(text)), data: text}
+		return over(Document, uint64(len(text)), text)
 	}
 	d := make([]byte, 0, len(text)+len(bin))
 	d = append(append(d, text...), bin...)
-	return Value{kind: Document, num: uint64(len(text)), data: d}
+	return over(Document, uint64(len(text)), d)
 }
 
 // DocumentJoined makes a Document of text and binary that already lie behind
 // each other: the first textLen bytes of data are the text. It keeps data.
 func DocumentJoined(data []byte, textLen int) Value {
-	return Value{kind: Document, num: uint64(textLen), data: data}
+	return over(Document, uint64(textLen), data)
 }
 
 // Kind tells the shape.
@@ -93,23 +104,23 @@ func (v Value) Real() float64 { return math.Float64frombits(v.num) }
 // Bytes are the contents of Text and Bytes, and the text of a Document.
 func (v Value) Bytes() []byte {
 	if v.kind == Document {
-		return v.data[:v.num:v.num]
+		return v.raw()[:v.num:v.num]
 	}
-	return v.data
+	return v.raw()
 }
 
 // Binary is a Document's stored form; nil where it was not needed.
 func (v Value) Binary() []byte {
-	if v.kind != Document || int(v.num) == len(v.data) {
+	if v.kind != Document || v.num == uint64(v.size) {
 		return nil
 	}
-	return v.data[v.num:]
+	return v.raw()[v.num:]
 }
 
 // Equal is bit equality: the same kind and the same bits. It is not the
 // database's equality.
 func (v Value) Equal(w Value) bool {
-	return v.kind == w.kind && v.num == w.num && string(v.data) == string(w.data)
+	return v.kind == w.kind && v.num == w.num && string(v.raw()) == string(w.raw())
 }
 
 // AppendCanonical appends an unambiguous byte form: kind, length, content. Two
@@ -117,6 +128,6 @@ func (v Value) Equal(w Value) bool {
 func (v Value) AppendCanonical(dst []byte) []byte {
 	dst = append(dst, byte(v.kind))
 	dst = binary.AppendUvarint(dst, v.num)
-	dst = binary.AppendUvarint(dst, uint64(len(v.data)))
-	return append(dst, v.data...)
+	dst = binary.AppendUvarint(dst, uint64(v.size))
+	return append(dst, v.raw()...)
 }

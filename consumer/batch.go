@@ -174,8 +174,12 @@ func (c *Consumer) step(ctx context.Context, e log.Entry, p *plan, i, n int, h h
 
 // lookAhead tells whether the transaction whose first part is the last thing in
 // e has its end in the log. e was delivered, so a later entry that ends a
-// transaction is there: this one, or the first after its producer died.
+// transaction is there: this one, or the first after its producer died. Mostly its
+// producer lives, and the newest end tells; else all up to the next end is read.
 func (c *Consumer) lookAhead(ctx context.Context, e log.Entry, id string) (bool, error) {
+	if c.finished(ctx, e) {
+		return true, nil
+	}
 	r, err := c.log.OpenReader(ctx, c.cfg.Stream, log.ReaderOptions{
 		From: e.Offset + 1, Topics: []log.Topic{log.TopicData}, Committed: true,
 	})
@@ -213,6 +217,23 @@ func (c *Consumer) lookAhead(ctx context.Context, e log.Entry, id string) (bool,
 			return true, nil
 		}
 	}
+}
+
+// finished: the producer that wrote e ended a transaction after it, as the newest
+// entry that ends one says itself. It ends one before it begins another, so it has
+// ended the one that begins in e. False: who knows.
+func (c *Consumer) finished(ctx context.Context, e log.Entry) bool {
+	b, err := c.log.Bounds(ctx, c.cfg.Stream)
+	if err != nil || b.LSO <= e.Offset || b.Unbroken > e.Offset {
+		return false
+	}
+	r, err := c.log.OpenReader(ctx, c.cfg.Stream, log.ReaderOptions{From: b.LSO, To: b.LSO + 1, Committed: true})
+	if err != nil {
+		return false
+	}
+	defer c.shut(r)
+	end, err := r.Next(ctx)
+	return err == nil && end.EndsTransaction && end.Epoch == e.Epoch
 }
 
 // feed hands the rows over, from next.Index on, a chunk at a time.

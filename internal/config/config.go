@@ -260,7 +260,7 @@ func Default() *Config {
 			BatchRows:  4000,
 			BatchBytes: 2 << 20,
 			BatchDelay: Duration(5 * time.Millisecond),
-			BatchTime:  Duration(200 * time.Millisecond),
+			BatchTime:  Duration(500 * time.Millisecond),
 			Atomicity:  "row", CommitOrder: true,
 			Conflicts:  Conflicts{Policy: "source-wins", Compare: "keys"},
 			Exceptions: Exceptions{Followers: "park", Max: 10000, Retry: ExceptionRetry{First: Duration(30 * time.Second), Max: Duration(time.Hour)}},
