@@ -26,9 +26,9 @@ type writer struct {
 	loops  sync.WaitGroup
 	stop   chan struct{} // closed by end
 	once   sync.Once
-	// announce asks for the LAC to be sent when nothing is appended; one token;
-	// owner: the writer; never closed.
-	announce chan struct{}
+	// announce fires when the LAC may have to be sent by itself. Whoever confirms
+	// starts it, which spares the announcer a turn for every acknowledgement.
+	announce *time.Timer
 	// look asks the manager to decide; one token; owner: the writer; never closed.
 	look    chan struct{}
 	managed chan struct{} // closed when the manager has returned
@@ -64,7 +64,7 @@ func (c *Client) startWriter(a quorum.Advance, before []quorum.Member, o outlook
 	}
 	w := &writer{
 		client: c, stream: a.Stream, epoch: a.Epoch, first: o.stream.First, began: time.Now(),
-		stop: make(chan struct{}), announce: make(chan struct{}, 1), look: make(chan struct{}, 1),
+		stop: make(chan struct{}), announce: time.NewTimer(time.Hour), look: make(chan struct{}, 1),
 		managed: make(chan struct{}), told: a.Open.First - 1,
 		core: core, ring: newRing(a.Open.First), outlook: o, refused: map[quorum.Member]time.Duration{},
 	}
@@ -153,7 +153,7 @@ func (w *writer) confirmedLocked() {
 	}
 	if !w.armed && w.announceLocked() { // which starts the machine's clock
 		w.armed = true
-		signal(w.announce)
+		w.announce.Reset(announceAfter)
 	}
 }
 
@@ -247,26 +247,18 @@ func (w *writer) wait(ctx context.Context, o log.Offset, quit <-chan struct{}) (
 
 // announcer sends the LAC by itself once nothing was appended for a while.
 func (w *writer) announcer() {
-	t := time.NewTimer(time.Hour)
-	defer t.Stop()
+	defer w.announce.Stop()
 	for {
 		select {
-		case <-w.announce:
+		case <-w.announce.C:
 		case <-w.stop:
 			return
 		}
-		for again := true; again; {
-			t.Reset(announceAfter)
-			select {
-			case <-t.C:
-			case <-w.stop:
-				return
-			}
-			w.mu.Lock()
-			again = w.announceLocked()
-			w.armed = again
-			w.mu.Unlock()
+		w.mu.Lock()
+		if w.armed = w.announceLocked(); w.armed {
+			w.announce.Reset(announceAfter)
 		}
+		w.mu.Unlock()
 	}
 }
 

@@ -74,7 +74,7 @@ func benchLog(ctx context.Context, s logSettings) (err error) {
 		if s.only != "" && !slices.Contains(strings.Split(s.only, ","), part.name) {
 			continue
 		}
-		if err := part.run(ctx, s, r); err != nil {
+		if err := runPart(ctx, s, part.name, part.run, r); err != nil {
 			return fmt.Errorf("%s: %w", part.name, err)
 		}
 	}
@@ -83,6 +83,17 @@ func benchLog(ctx context.Context, s logSettings) (err error) {
 		return fmt.Errorf("%w: %s", errTarget, strings.Join(r.bad, "; "))
 	}
 	return nil
+}
+
+// runPart runs one in a folder of its own, which goes with it: the journals of all
+// of them together would fill a disk.
+func runPart(ctx context.Context, s logSettings, name string, run func(context.Context, logSettings, *results) error, r *results) (err error) {
+	s.dir = filepath.Join(s.dir, name)
+	if err := os.Mkdir(s.dir, 0o700); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(s.dir)) }()
+	return run(ctx, s, r)
 }
 
 // threeNodes is a cluster of one city.

@@ -83,6 +83,7 @@ type measured struct {
 	entries   int
 	took      time.Duration
 	cpu       float64 // seconds of all processes, this one included
+	own       float64 // of cpu, what this process spent: the writer
 	flushes   flushes // of all nodes, where they are told
 	machine   float64 // cores of the machine that were busy, with whatever
 	latencies []time.Duration
@@ -91,6 +92,22 @@ type measured struct {
 func (m measured) rate() float64 { return float64(m.entries) / m.took.Seconds() }
 func (m measured) cpuEach() float64 { // microseconds
 	return m.cpu * 1e6 / float64(m.entries)
+}
+
+// perFlush is how many entries of a node shared one; three nodes flushed them.
+func (m measured) perFlush() float64 { return 3 * float64(m.entries) / max(m.flushes.count, 1) }
+
+// and is both spells as if they were one.
+func (m measured) and(o measured) measured {
+	took := m.took + o.took
+	sum := measured{
+		entries: m.entries + o.entries, took: took, cpu: m.cpu + o.cpu, own: m.own + o.own,
+		flushes:   flushes{m.flushes.count + o.flushes.count, m.flushes.seconds + o.flushes.seconds},
+		machine:   (m.machine*m.took.Seconds() + o.machine*o.took.Seconds()) / took.Seconds(),
+		latencies: slices.Concat(m.latencies, o.latencies),
+	}
+	sortLatencies(&sum)
+	return sum
 }
 
 // quantile of the latencies; they are sorted.
@@ -125,14 +142,14 @@ func load(ctx context.Context, all []appender, window int, spell time.Duration, 
 	each := max(1, window/len(all))
 	results := make([]measured, len(all))
 	errs := make([]error, len(all))
-	before := cpuOf(pids)
+	before, own := cpuOf(pids), cpuOf(nil)
 	began := time.Now()
 	var running sync.WaitGroup
 	for i, a := range all {
 		running.Go(func() { results[i], errs[i] = loadOne(ctx, a, each, began.Add(spell)) })
 	}
 	running.Wait()
-	m := measured{took: time.Since(began), cpu: cpuOf(pids) - before}
+	m := measured{took: time.Since(began), cpu: cpuOf(pids) - before, own: cpuOf(nil) - own}
 	for _, r := range results {
 		m.entries += r.entries
 		m.latencies = append(m.latencies, r.latencies...)

@@ -22,63 +22,6 @@ import (
 	"github.com/twinspan/twinspan/log/quorum"
 )
 
-// manyStreams compares 64 streams with one, the window being the same in all.
-func manyStreams(ctx context.Context, s logSettings, r *results) error {
-	const streams, window = 64, 4096
-	own, err := threeNodes(ctx, s, "streams")
-	if err != nil {
-		return err
-	}
-	defer stopping(own)
-	l, err := own.log("a", "", quorum.NodeRule{Total: 2})
-	if err != nil {
-		return err
-	}
-	one, many := &contestant{name: "one stream", pids: own.pids()}, &contestant{name: "many streams", pids: own.pids()}
-	var names []string
-	for i := range streams {
-		names = append(names, fmt.Sprintf("many-%02d", i))
-	}
-	if err := errors.Join(one.open(ctx, l, "one"), many.open(ctx, l, names...)); err != nil {
-		return err
-	}
-	s.window = window
-	if err := warm(ctx, s, own, one); err != nil {
-		return err
-	}
-	if _, err := load(ctx, many.as, window, s.spell/4, own.pids()); err != nil {
-		return err
-	}
-	var ones, manys, ratios []float64
-	for round := range s.rounds {
-		for i := range 2 {
-			c := []*contestant{one, many}[(round+i)%2]
-			m, err := load(ctx, c.as, window, s.spell, own.pids())
-			if err != nil {
-				return err
-			}
-			if c == one {
-				ones = append(ones, m.rate())
-			} else {
-				manys = append(manys, m.rate())
-			}
-		}
-		if err := many.renew(ctx); err != nil {
-			return err
-		}
-		if _, err := one.settle(ctx); err != nil { // both have left the journal then
-			return err
-		}
-		ratios = append(ratios, manys[round]/ones[round])
-	}
-	fmt.Printf("log: %d in flight: one stream %.0f /s, %d streams %.0f /s together, ratio %.2f\n", window, median(ones), streams, median(manys), median(ratios))
-	r.add("one_stream_per_second", "%.0f", median(ones))
-	r.add("streams64_per_second", "%.0f", median(manys))
-	r.add("streams64_ratio", "%.2f", median(ratios))
-	r.want(median(ratios) >= 0.8, fmt.Sprintf("64 streams reach %.2f of one, at least 0.8 is wanted", median(ratios)))
-	return nil
-}
-
 // between is the round trip between the cities of the benches.
 const between = 30 * time.Millisecond
 

@@ -24,7 +24,7 @@ import (
 // bufferBytes is the read buffer; frames that fit are used where they lie.
 const bufferBytes = 128 << 10
 
-// Options of a Link.
+// Options of a Link. Idle and Write may last an eighth longer.
 type Options struct {
 	Idle  time.Duration // silence after which the peer counts as gone; 0: never
 	Ping  time.Duration // own silence after which a Ping is sent
@@ -45,14 +45,30 @@ type Link struct {
 	r       *bufio.Reader
 	version uint16 // of the frames, both ways
 
+	readBy deadline
 	last   int                   // bytes of the read buffer that the last body takes
 	charge int64                 // of Memory, for the last body
 	head   [wire.HeaderSize]byte // of the last large frame
 	large  []byte
 
-	mu    sync.Mutex
-	out   []byte // encoding buffer
-	quiet bool   // nothing was sent since the last tick of KeepAlive
+	mu      sync.Mutex
+	writeBy deadline
+	out     []byte // encoding buffer
+	quiet   bool   // nothing was sent since the last tick of KeepAlive
+}
+
+// deadline is one of the connection's. To move it costs about as much as to encode a
+// small frame, so it is set a little too late and stays for a while: what it bounds
+// may take an eighth longer than asked for.
+type deadline struct{ next time.Time } // when it has to be moved
+
+func (d *deadline) arm(bound time.Duration, set func(time.Time) error) error {
+	now := time.Now()
+	if now.Before(d.next) {
+		return nil
+	}
+	d.next = now.Add(bound / 8)
+	return set(d.next.Add(bound))
 }
 
 // New wraps a connection.
@@ -113,7 +129,10 @@ func (l *Link) Remote() string { return l.conn.RemoteAddr().String() }
 
 // SetIdle changes how long silence is borne, and how long one's own may last. It
 // comes before KeepAlive and between two calls of Next.
-func (l *Link) SetIdle(idle, ping time.Duration) { l.opt.Idle, l.opt.Ping = idle, ping }
+func (l *Link) SetIdle(idle, ping time.Duration) {
+	l.opt.Idle, l.opt.Ping = idle, ping
+	l.readBy = deadline{}
+}
 
 // Next reads a frame whose body has at most limit bytes. The body is valid until
 // the next call. Pings are passed over. ctx ends a wait for memory, not one for
@@ -200,7 +219,7 @@ func (l *Link) arm(n int) error {
 	if l.opt.Idle <= 0 || l.r.Buffered() >= n {
 		return nil
 	}
-	return l.conn.SetReadDeadline(time.Now().Add(l.opt.Idle))
+	return l.readBy.arm(l.opt.Idle, l.conn.SetReadDeadline)
 }
 
 // Free gives up the last body before the next one is read.
@@ -258,7 +277,7 @@ func (l *Link) SendBuffers(buffers net.Buffers) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.quiet = false
-	if err := l.writeBy(); err != nil {
+	if err := l.armWrite(); err != nil {
 		return err
 	}
 	_, err := buffers.WriteTo(l.conn)
@@ -267,18 +286,18 @@ func (l *Link) SendBuffers(buffers net.Buffers) error {
 
 func (l *Link) write(b []byte) error {
 	l.quiet = false
-	if err := l.writeBy(); err != nil {
+	if err := l.armWrite(); err != nil {
 		return err
 	}
 	_, err := l.conn.Write(b)
 	return err
 }
 
-func (l *Link) writeBy() error {
+func (l *Link) armWrite() error {
 	if l.opt.Write == 0 {
 		return nil
 	}
-	return l.conn.SetWriteDeadline(time.Now().Add(l.opt.Write))
+	return l.writeBy.arm(l.opt.Write, l.conn.SetWriteDeadline)
 }
 
 // KeepAlive sends a Ping whenever nothing else was sent for a while, until stop
