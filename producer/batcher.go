@@ -55,7 +55,7 @@ type batcher struct {
 
 	// The open transaction.
 	tx    binlog.Header
-	parts int  // already sealed
+	parts int  // already sealed; 0 when none is open
 	bare  bool // no DDL and no row in this part yet
 
 	// What this writer published. A new writer publishes again: harmless to
@@ -98,13 +98,22 @@ func signal(c chan struct{}) {
 	}
 }
 
-// Begin is binlog.Sink's. What was begun and not ended is taken back; parts of
-// it that are in the log stay an unfinished run, which readers discard.
+// errUnfinished: parts of a transaction went to the log, and its end did not come.
+// Readers discard them where the next epoch begins, and only there: that within an
+// epoch whatever begins also ends lets them tell from a later end alone that a large
+// transaction is whole.
+var errUnfinished = errors.New("the source broke off within a transaction of which the log has parts; it is read anew under the next epoch")
+
+// Begin is binlog.Sink's. What was begun and not ended is taken back. Where parts of
+// it went to the log it fails with errUnfinished.
 func (b *batcher) Begin(h binlog.Header) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.parts > 0 {
+		return errUnfinished
+	}
 	b.takeBack()
-	b.tx, b.parts, b.bare = h, 0, true
+	b.tx, b.bare = h, true
 	b.open.Begin(h.GTID, h.CommitTime, h.ServerID, false)
 	return nil
 }
@@ -248,6 +257,7 @@ func (b *batcher) End(at change.Source) error {
 			return err
 		}
 	}
+	b.parts = 0
 	signal(b.wake)
 	return nil
 }

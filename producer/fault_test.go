@@ -129,6 +129,57 @@ func TestServerRestarts(t *testing.T) {
 	}
 }
 
+// TestBrokenOff: the connection ends again and again within a transaction of which
+// parts are in the log. It begins anew under another epoch each time (readLog).
+func TestBrokenOff(t *testing.T) {
+	for _, f := range []mysqltest.Flavor{mysqltest.MySQL97, mysqltest.MariaDB118} {
+		t.Run(string(f), func(t *testing.T) {
+			srv := mysqltest.Start(t, f)
+			srv.Exec(t, "CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY AUTO_INCREMENT, v CHAR(100))", "INSERT INTO d.t (v) VALUES (REPEAT('x',100))")
+			for range 16 {
+				srv.Exec(t, "INSERT INTO d.t (v) SELECT v FROM d.t")
+			}
+			l := newMemLog()
+			const breaks = 3
+			parts, broken := 0, 0
+			l.fail = func(d log.Draft) (error, bool) { // called by one appender at a time
+				if d.Topic == log.TopicData && !d.EndsTransaction {
+					parts++
+				}
+				if parts < 5 || broken == breaks {
+					return nil, false
+				}
+				for _, row := range srv.Query(t, "SELECT id FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'") {
+					srv.Exec(t, "KILL "+row[0])
+				}
+				parts, broken = 0, broken+1
+				return nil, false
+			}
+			p := start(t, srv, l, func(c *Config) { c.Start, c.TransactionChunkBytes = StartEarliest, 64<<10 })
+			p.holds(t, srv)
+			if broken != breaks {
+				t.Fatalf("the connection was broken %d times, want %d", broken, breaks)
+			}
+			txs := readLog(t, string(f.Server()), l.all())
+			once(t, txs)
+			rows := 0
+			for _, x := range txs {
+				rows += len(x.rows)
+			}
+			if rows != 1<<16 {
+				t.Errorf("%d rows in the log, want %d", rows, 1<<16)
+			}
+			epochs, all := map[log.Epoch]bool{}, l.all()
+			for _, e := range all {
+				epochs[e.Epoch] = true
+			}
+			if len(epochs) < 2 {
+				t.Errorf("%d epochs: no transaction was broken off", len(epochs))
+			}
+		})
+	}
+}
+
 // files lists the server's binlogs, oldest first.
 func files(t *testing.T, s *mysqltest.Server) []string {
 	t.Helper()

@@ -40,13 +40,14 @@ type whole struct {
 }
 
 // readLog decodes a log the way a consumer does: parts are put together, and a
-// run that does not end is discarded.
+// run that does not end is discarded; another epoch has to begin there.
 func readLog(t testing.TB, flavor string, entries []log.Entry) []whole {
 	t.Helper()
 	tables := schema.NewRegistry(0)
 	codecs := change.NewCodecs(tables)
 	var out []whole
 	var open *whole
+	var epoch log.Epoch // of open
 	held := gtid.New(flavor)
 	first := true
 	for _, e := range entries {
@@ -63,7 +64,10 @@ func readLog(t testing.TB, flavor string, entries []log.Entry) []whole {
 		partial := false
 		for _, tx := range b.Transactions {
 			if !tx.Continues {
-				open = &whole{gtid: tx.GTID}
+				if open != nil && e.Epoch == epoch {
+					t.Fatalf("entry %d: %s begins in epoch %d before %s has ended in it", e.Offset, tx.GTID, epoch, open.gtid)
+				}
+				open, epoch = &whole{gtid: tx.GTID}, e.Epoch
 			} else if open == nil || open.gtid != tx.GTID {
 				t.Fatalf("entry %d: %s continues nothing", e.Offset, tx.GTID)
 			}

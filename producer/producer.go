@@ -192,7 +192,14 @@ func (p *Producer) own(ctx context.Context) (err error) {
 	b := w.Bounds()
 	p.board.took(w.Epoch(), st, from)
 	p.logger.Info().Uint64("epoch", uint64(w.Epoch())).Int64("lac", int64(b.LAC)).Stringer("gtid_set", from).Msg("owns the stream")
-	return p.serve(ctx, w, from, b.LSO == b.LAC)
+	err = p.serve(ctx, w, from, b.LSO == b.LAC)
+	if errors.Is(err, errUnfinished) {
+		// The stream is taken over again for it, from ourselves and nobody else.
+		if b, e := p.log.Bounds(ctx, p.cfg.Stream); e == nil && b.Epoch != w.Epoch() {
+			return fmt.Errorf("epoch %d owns the stream, this writer has %d: %w", b.Epoch, w.Epoch(), log.ErrFenced)
+		}
+	}
+	return err
 }
 
 // serve runs the binlog into the writer. Halts of the stream are waited for
