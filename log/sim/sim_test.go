@@ -51,6 +51,22 @@ func TestReplay(t *testing.T) {
 	}
 }
 
+// TestBeside: a writer of a city that was given up goes on beside its nodes, and is
+// judged. Only every eighth seed has takeovers.
+func TestBeside(t *testing.T) {
+	for seed := uint64(8); seed < 8*400; seed += 8 {
+		r := Run(Config{Seed: seed, Events: scheduleEvents})
+		if r.Violation != nil {
+			t.Fatalf("seed %d: %v", seed, r.Violation)
+		}
+		if r.Beside > 0 {
+			t.Logf("seed %d: %d of %d", seed, r.Beside, r.Acked+r.Beside)
+			return
+		}
+	}
+	t.Fatal("none did")
+}
+
 // bugSchedules is the budget of seeds for each bug.
 const bugSchedules = 2000
 

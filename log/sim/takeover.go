@@ -48,7 +48,7 @@ func (w *world) alone(idx int32) {
 func (w *world) loseFor(d *rng, city uint8, age int, long int64) bool {
 	gone := func(n *node) bool { return n.city == city }
 	closed := w.events%4 == 0 // with segments that only the city's nodes had all of
-	if w.mirror == nil || len(w.lay.cities) < 2 || !w.bears(gone, nothing, d.oneIn(2), closed) {
+	if w.mirror == nil || len(w.mirror.views) == 0 || len(w.lay.cities) < 2 || !w.bears(gone, nothing, d.oneIn(2), closed) {
 		return false
 	}
 	for i := range w.nodes[:w.count] {
@@ -84,6 +84,7 @@ func (w *world) loseFor(d *rng, city uint8, age int, long int64) bool {
 	}
 	if w.succeed(seed, city) {
 		w.leaps++
+		w.lead()
 	}
 	w.takeovers++
 	w.start()
@@ -275,25 +276,6 @@ func (w *world) fence(city uint8, listed map[int32]bool) {
 		w.crash(n, -1)
 		w.restart(n)
 	}
-	for i := range w.writers { // those that could go on with the lost city's nodes alone
-		p := &w.writers[i]
-		if p.phase == phaseDown || p.seg == nil {
-			continue
-		}
-		if p.call != 0 { // it may still hear of a segment that is listed no more
-			w.die(p, errKilled)
-			continue
-		}
-		var left [citiesMax]int
-		for _, n := range p.seg.nodes {
-			if w.nodes[n].city == city {
-				left[city]++
-			}
-		}
-		if !listed[p.seg.idx] || p.seg.rule.holds(left) {
-			w.die(p, errKilled)
-		}
-	}
 }
 
 // succeed puts the new metadata in the old one's place, model and mirror. leaps: the
@@ -309,6 +291,7 @@ func (w *world) succeed(seed meta.Seed, city uint8) (leaps bool) {
 	list, _ := v.Segments(streamName, 1, 1<<20)
 	a := &w.meta
 	old := a.listed
+	w.leaves(city)
 	a.gen, a.epoch, a.number, a.first, a.lso = uint32(v.Generation()), uint32(st.Epoch), st.NextSegment, int32(st.NextFirst), int32(st.NextLSO)
 	a.listed, a.emptied = nil, nil
 	var hole *segment
@@ -344,7 +327,7 @@ func (w *world) succeed(seed meta.Seed, city uint8) (leaps bool) {
 		if n := int32(len(w.canon)); n > s.first && (!s.closed || s.end >= s.first) && w.canon[s.first].seg == idx {
 			w.violate(2, "takeover: segment %d from %d is not listed any more, and has entries that were confirmed", s.num, s.first)
 		}
-		s.known, s.closed, s.gone = false, false, true
+		s.known, s.closed, s.gone, s.beside = false, false, true, s.beside || leaps
 		s.end = s.first - 1
 	}
 	for i := range a.nodes {
@@ -430,6 +413,7 @@ func (w *world) relisted(s *segment, m *meta.Segment, newest bool) {
 		return
 	}
 	end := int32(m.Last)
+	s.beside = s.beside || newest
 	if s.closed && s.end != end && !newest {
 		w.violate(7, "takeover: segment %d ended at %d, now at %d", s.num, s.end, end)
 	}
