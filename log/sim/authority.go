@@ -62,6 +62,7 @@ type authority struct {
 	lso    int32
 	known
 	forgotten [nodesMax]uint16 // in takeovers: this identity and all before it
+	since     [nodesMax]int    // when that was, in the mirror's history
 	cursors   [readersMax]int32
 	below     int32    // everything below was trimmed
 	emptied   *segment // the last one that was closed without an entry
@@ -128,6 +129,9 @@ func (w *world) apply(c *command) reply {
 		if a.nodes[c.node] != c.inc {
 			a.forget(w, c.node)
 			a.drained[c.node] = false
+		}
+		if a.nodes[c.node] != c.inc && w.mirror != nil {
+			a.since[c.node] = len(w.mirror.views) // the view behind this command
 		}
 		a.nodes[c.node] = c.inc
 	case cmdDrain:

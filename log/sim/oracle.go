@@ -141,6 +141,15 @@ func (w *world) has(n uint8, s *segment) int32 {
 	return x.reps[s.num].disk.last()
 }
 
+// readableTo is has without what lies behind damage.
+func (w *world) readableTo(n uint8, s *segment) int32 {
+	last := w.has(n, s)
+	if x := &w.nodes[n]; last >= s.first && x.reps[s.num].disk.rot >= 0 {
+		return min(last, x.reps[s.num].disk.rot-1)
+	}
+	return last
+}
+
 // opens: the metadata opens a segment.
 func (w *world) opens(s *segment) {
 	if s.first != int32(len(w.canon)) {

@@ -92,12 +92,18 @@ func (w *world) loseFor(d *rng, city uint8, age int, long int64) bool {
 }
 
 // survivors picks how old the survivors' metadata is: at least as new as anything
-// that one of them has acted on.
+// that one of them has acted on, and as the disks that they have now: one with a new
+// disk votes again once it has heard of its own registration.
 func (w *world) survivors(d *rng, city uint8, age int) int {
 	newest := len(w.mirror.views) - 1
 	oldest := newest - d.n(age)
 	for i := range w.nodes[:w.count] {
-		if n := &w.nodes[i]; n.city != city && n.seen != nil {
+		n := &w.nodes[i]
+		if n.city == city {
+			continue
+		}
+		oldest = max(oldest, w.meta.since[i])
+		if n.seen != nil {
 			oldest = max(oldest, n.seen.at)
 		}
 	}
@@ -200,7 +206,8 @@ func (w *world) changed(v *meta.View, to *meta.Stream) *meta.View {
 // covered by what they have. Else a disk was lost besides the city. And what they
 // keep is what was confirmed, as far as anything was: of an entry that was in flight
 // when the cities were cut off the survivors can't tell that it was not, and keep it,
-// where the lost city's next writer may have put another one (log/DESIGN.md).
+// where the lost city's next writer may have put another one (log/meta/DESIGN.md). What
+// retention had given up, and old metadata lists again, must not be damaged for good.
 func (w *world) bearable(seed meta.Seed, gone func(n *node) bool) bool {
 	state, err := meta.Load(bytes.NewReader(seed.State))
 	if err != nil {
@@ -210,6 +217,9 @@ func (w *world) bearable(seed meta.Seed, gone func(n *node) bool) bool {
 	for i := range list {
 		s := w.find(&list[i].Descriptor)
 		if s != nil && list[i].Closed && !list[i].Lost && !w.sameAs(s, int32(list[i].Last)) {
+			return false
+		}
+		if s != nil && !list[i].Lost && !w.curable(s, gone) {
 			return false
 		}
 		if list[i].Closed || s == nil {
@@ -249,7 +259,7 @@ func (w *world) leapt(m *meta.Segment) *segment {
 	for o := from; o < int32(len(w.canon)); o++ {
 		s := w.segs[w.canon[o].seg]
 		for k, n := range s.nodes {
-			if x := &w.nodes[n]; x.inc == s.incs[k] && x.gen == uint32(m.Generation) && s.durable[k] >= o {
+			if x := &w.nodes[n]; x.inc == s.incs[k] && x.gen == uint32(m.Generation) && min(s.durable[k], w.readableTo(n, s)) >= o {
 				w.violate(2, "takeover: entry %d of segment %d is passed over, n%d has it", o, s.num, n)
 			}
 		}
@@ -396,8 +406,8 @@ func (w *world) relisted(s *segment, m *meta.Segment, newest bool) {
 	s.holders = [nodesMax]uint16{}
 	if m.Closed { // what a survivor has is not lost
 		for i := range w.nodes[:w.count] {
-			if n := &w.nodes[i]; n.gen == w.meta.gen && w.has(n.idx, s) > int32(m.Left()) && m.Left() < m.Last {
-				w.violate(2, "takeover: segment %d is said to be lost behind %d, n%d has it up to %d", s.num, m.Left(), n.idx, w.has(n.idx, s))
+			if n := &w.nodes[i]; n.gen == w.meta.gen && w.readableTo(n.idx, s) > int32(m.Left()) && m.Left() < m.Last {
+				w.violate(2, "takeover: segment %d is said to be lost behind %d, n%d has it up to %d", s.num, m.Left(), n.idx, w.readableTo(n.idx, s))
 			}
 		}
 	}
