@@ -54,20 +54,26 @@ type reply struct {
 // authority is the metadata: what is decided, once and for all. It is a small
 // model of log/meta of its own, against which the real State is compared.
 type authority struct {
-	epoch     uint32
-	gen       uint32
-	listed    []int32 // segments, oldest first
-	number    uint32  // of the next
-	first     int32
-	lso       int32
-	nodes     [nodesMax]uint16 // identity registered; 0: none
+	epoch  uint32
+	gen    uint32
+	listed []int32 // segments, oldest first
+	number uint32  // of the next
+	first  int32
+	lso    int32
+	known
 	forgotten [nodesMax]uint16 // in takeovers: this identity and all before it
-	drained   [nodesMax]bool
-	degraded  [citiesMax]bool
+	since     [nodesMax]int    // when that was, in the mirror's history
 	cursors   [readersMax]int32
 	below     int32    // everything below was trimmed
 	emptied   *segment // the last one that was closed without an entry
 	list      *listing
+}
+
+// known is what a writer decides from.
+type known struct {
+	nodes    [nodesMax]uint16 // identity registered; 0: none
+	drained  [nodesMax]bool
+	degraded [citiesMax]bool
 }
 
 // listing is an immutable picture of the segments, as a node's local view has it.
@@ -123,6 +129,9 @@ func (w *world) apply(c *command) reply {
 		if a.nodes[c.node] != c.inc {
 			a.forget(w, c.node)
 			a.drained[c.node] = false
+		}
+		if a.nodes[c.node] != c.inc && w.mirror != nil {
+			a.since[c.node] = len(w.mirror.views) // the view behind this command
 		}
 		a.nodes[c.node] = c.inc
 	case cmdDrain:
@@ -353,6 +362,12 @@ func (w *world) ask(client uint8, process uint32, c command) uint32 {
 		actor = actorWriter + int(client)
 	}
 	lost := w.lossy && w.net.oneIn(2) || w.blocked[actor]>>actorMeta&1 == 1
+	if client != keeper && w.left(&w.writers[client]) && !w.calm && !w.net.oneIn(8) {
+		// It asks those voters who are gone.
+		w.push(event{at: w.now + 15000, kind: evAnswered, gen: id, who: client, ends: true})
+		w.calls[id].over = true
+		return id
+	}
 	if !lost || w.net.oneIn(8) { // what seems lost may only be very late
 		if lost {
 			d += w.net.between(5000, 80000)

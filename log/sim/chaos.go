@@ -35,9 +35,11 @@ func (w *world) chaos() {
 		n.full = true
 		w.later(evHealDisk, n.idx, long)
 	case what < 33:
-		w.crash(n, -1)
-		w.push(event{at: w.now + long/2, kind: evWipe, gen: 1 << n.idx})
-		w.later(evNodeUp, n.idx, long)
+		mask := uint32(1) << n.idx
+		if d.oneIn(3) {
+			mask |= w.pair(&d, long)
+		}
+		w.ruin(mask, long)
 	case what < 39:
 		w.rot(n, &d)
 	case what < 46: // a link, one way or both
@@ -140,14 +142,33 @@ func (w *world) cityDown(d *rng, city uint8, long int64) {
 	w.start()
 }
 
-// cityWiped stops a city; its disks are lost meanwhile.
+// cityWiped stops a city for good.
 func (w *world) cityWiped(city uint8, long int64) {
 	mask := uint32(0)
 	for i := range w.nodes[:w.count] {
 		if n := &w.nodes[i]; n.city == city {
-			w.crash(n, -1)
 			mask |= 1 << i
-			w.later(evNodeUp, n.idx, long)
+		}
+	}
+	w.ruin(mask, long)
+}
+
+// pair is another node to go down with one, while a third one hears nothing of the
+// writers: those that are left of a segment differ in how much they have of it.
+func (w *world) pair(d *rng, long int64) uint32 {
+	deaf := uint8(d.n(int(w.count)))
+	for i := range w.writers {
+		w.block(actorWriter+uint8(i), deaf, long)
+	}
+	return 1 << d.n(int(w.count))
+}
+
+// ruin stops nodes; their disks are lost meanwhile.
+func (w *world) ruin(mask uint32, long int64) {
+	for i := range w.nodes[:w.count] {
+		if mask>>i&1 == 1 {
+			w.crash(&w.nodes[i], -1)
+			w.later(evNodeUp, uint8(i), long)
 		}
 	}
 	w.push(event{at: w.now + long/2, kind: evWipe, gen: mask})

@@ -123,12 +123,13 @@ func (w *world) nodeTick(n *node) {
 	if !n.up || n.frozen > w.now {
 		return
 	}
-	if n.gen == w.meta.gen {
-		w.register(n)
-	} else if w.blocked[actorMeta]>>n.idx&1 == 0 && (w.calm || w.dice.oneIn(4)) {
-		w.quarantine(n)
+	if n.gen != w.meta.gen { // the old metadata has nothing new to tell it
+		if w.blocked[actorMeta]>>n.idx&1 == 0 && (w.calm || w.dice.oneIn(4)) {
+			w.quarantine(n)
+		}
 		return
 	}
+	w.register(n)
 	if w.dice.oneIn(2) && w.blocked[actorMeta]>>n.idx&1 == 0 {
 		n.seen = w.meta.list
 	}

@@ -20,14 +20,18 @@ func (w *world) view(p *writer) *quorum.View {
 	v := &w.scratch
 	v.Nodes, v.Degraded, v.Rule, v.Spare, v.DegradeAfter = v.Nodes[:0], v.Degraded[:0], w.ruleNode, w.lay.spare, 0
 	v.Seen = cityNames[:]
+	k := &w.meta.known
+	if w.left(p) {
+		k = &w.before
+	}
 	for i := range w.nodes[:w.count] {
-		inc := w.meta.nodes[i]
-		if inc == 0 || w.meta.drained[i] {
+		inc := k.nodes[i]
+		if inc == 0 || k.drained[i] {
 			continue
 		}
 		v.Nodes = append(v.Nodes, quorum.Candidate{Member: w.member(uint8(i), inc), Reachable: p.conns[i].state == connUp && w.conns[p.conns[i].gen].inc == inc && p.shun[i] <= w.now})
 	}
-	for c, d := range w.meta.degraded {
+	for c, d := range k.degraded {
 		if d {
 			v.Degraded = append(v.Degraded, cityNames[c])
 		}

@@ -66,10 +66,30 @@ func (w *world) forces(idx int32) {
 		return
 	}
 	s.force = true
+	if !w.dice.oneIn(4) {
+		w.away(s)
+	}
 	w.start()
 	if w.trace != nil {
 		w.tracef("an operator gives up the lost members of segment %d", s.num)
 	}
+}
+
+// away stops the member that has most of what is left of a segment, for a while. It is
+// not given up, so the close must wait for it, whoever else has answered.
+func (w *world) away(s *segment) {
+	var most *node
+	for k, i := range s.nodes {
+		n := &w.nodes[i]
+		if n.inc == s.incs[k] && n.up && (most == nil || w.has(n.idx, s) > w.has(most.idx, s)) {
+			most = n
+		}
+	}
+	if most == nil {
+		return
+	}
+	w.crash(most, -1)
+	w.later(evNodeUp, most.idx, w.dice.between(20000, 100000))
 }
 
 // giveUp tells a recovery what the operator decided.

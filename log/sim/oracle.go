@@ -56,7 +56,7 @@ func (w *world) settle(o int32, s *segment, content uint64, ends, acked bool) {
 func (w *world) confirm(p *writer) {
 	to := int32(p.q.Confirmed())
 	s := p.seg
-	if !s.known {
+	if !s.known && !s.beside {
 		w.violate(13, "w%d acknowledges %d in segment %d, which the metadata does not know", p.idx, to, s.num)
 	}
 	if to < s.first {
@@ -75,6 +75,10 @@ func (w *world) confirm(p *writer) {
 	}
 	for o := max(s.first, p.conf+1); o <= to; o++ {
 		en := &p.ring[o-p.base]
+		if s.beside && o > s.end {
+			w.acknowledgedBeside(p, o, en)
+			continue
+		}
 		if (s.closed || s.gone) && o > s.end {
 			w.violate(2, "w%d acknowledges %d, segment %d ended at %d", p.idx, o, s.num, s.end)
 		}
@@ -135,6 +139,15 @@ func (w *world) has(n uint8, s *segment) int32 {
 		return s.first - 1
 	}
 	return x.reps[s.num].disk.last()
+}
+
+// readableTo is has without what lies behind damage.
+func (w *world) readableTo(n uint8, s *segment) int32 {
+	last := w.has(n, s)
+	if x := &w.nodes[n]; last >= s.first && x.reps[s.num].disk.rot >= 0 {
+		return min(last, x.reps[s.num].disk.rot-1)
+	}
+	return last
 }
 
 // opens: the metadata opens a segment.
@@ -223,7 +236,7 @@ func (w *world) trimmed(s *segment) {
 
 // dropped: a node gives a replica up.
 func (w *world) dropped(n *node, r *replica) {
-	if r.seg.known && !r.seg.gone && n.gen == w.meta.gen { // one that was left behind follows the old metadata
+	if r.seg.known && !r.seg.gone {
 		w.violate(10, "n%d drops segment %d, which is listed", n.idx, r.seg.num)
 	}
 }

@@ -26,6 +26,7 @@ type Total struct {
 	Schedules   int
 	Events      int64
 	Acked       int64
+	Beside      int64 // more, by writers of a city that was given up
 	Unprotected int64
 	Takeovers   int
 	Leaps       int // takeovers behind a gap
@@ -68,6 +69,7 @@ func Play(ctx context.Context, b Batch) Total {
 				t.Schedules++
 				t.Events += r.Events
 				t.Acked += r.Acked
+				t.Beside += r.Beside
 				t.Unprotected += r.Unprotected
 				t.Takeovers += r.Takeovers
 				t.Leaps += r.Leaps

@@ -45,6 +45,7 @@ type segment struct {
 	barren  bool // if so, and no transaction ends in the others
 	left    int32
 	force   bool // an operator gives its lost members up
+	beside  bool // it ends before a takeover's gap, or is listed no more: a lost city's writer may go on behind end
 	end     int32
 	endLSO  int32
 	ever    [nodesMax]uint16 // disk that once held all of it, by repair

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"context"
 	"os"
 	"runtime"
 	"strconv"
@@ -51,6 +52,22 @@ func TestReplay(t *testing.T) {
 	}
 }
 
+// TestBeside: a writer of a city that was given up goes on beside its nodes, and is
+// judged. Only every eighth seed has takeovers.
+func TestBeside(t *testing.T) {
+	for seed := uint64(8); seed < 8*400; seed += 8 {
+		r := Run(Config{Seed: seed, Events: scheduleEvents})
+		if r.Violation != nil {
+			t.Fatalf("seed %d: %v", seed, r.Violation)
+		}
+		if r.Beside > 0 {
+			t.Logf("seed %d: %d of %d", seed, r.Beside, r.Acked+r.Beside)
+			return
+		}
+	}
+	t.Fatal("none did")
+}
+
 // bugSchedules is the budget of seeds for each bug.
 const bugSchedules = 2000
 
@@ -63,15 +80,21 @@ func TestSeededBugs(t *testing.T) {
 	if testing.Short() {
 		limit = 3 * time.Second
 	}
+	ctx := t.Context()
+	if only == "" {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, begin.Add(limit))
+		defer cancel()
+	}
 	for i, b := range Bugs() {
 		if only != "" && only != "all" && only != strconv.Itoa(int(b)) {
 			continue
 		}
-		if only == "" && time.Since(begin) > limit {
+		total := Play(ctx, Batch{Seed: 1, Schedules: bugSchedules, Events: scheduleEvents, Workers: runtime.GOMAXPROCS(0), Bug: b})
+		if total.Found == nil && ctx.Err() != nil {
 			t.Logf("%d of %d bugs are left to make sim", len(Bugs())-i, len(Bugs()))
 			return
 		}
-		total := Play(t.Context(), Batch{Seed: 1, Schedules: bugSchedules, Events: scheduleEvents, Workers: runtime.GOMAXPROCS(0), Bug: b})
 		if total.Found == nil {
 			t.Errorf("bug %d, %v: not found in %d seeds", b, b, total.Schedules)
 			continue

@@ -48,7 +48,7 @@ func (w *world) alone(idx int32) {
 func (w *world) loseFor(d *rng, city uint8, age int, long int64) bool {
 	gone := func(n *node) bool { return n.city == city }
 	closed := w.events%4 == 0 // with segments that only the city's nodes had all of
-	if w.mirror == nil || len(w.lay.cities) < 2 || !w.bears(gone, nothing, d.oneIn(2), closed) {
+	if w.mirror == nil || len(w.mirror.views) == 0 || len(w.lay.cities) < 2 || !w.bears(gone, nothing, d.oneIn(2), closed) {
 		return false
 	}
 	for i := range w.nodes[:w.count] {
@@ -84,6 +84,7 @@ func (w *world) loseFor(d *rng, city uint8, age int, long int64) bool {
 	}
 	if w.succeed(seed, city) {
 		w.leaps++
+		w.lead()
 	}
 	w.takeovers++
 	w.start()
@@ -91,12 +92,18 @@ func (w *world) loseFor(d *rng, city uint8, age int, long int64) bool {
 }
 
 // survivors picks how old the survivors' metadata is: at least as new as anything
-// that one of them has acted on.
+// that one of them has acted on, and as the disks that they have now: one with a new
+// disk votes again once it has heard of its own registration.
 func (w *world) survivors(d *rng, city uint8, age int) int {
 	newest := len(w.mirror.views) - 1
 	oldest := newest - d.n(age)
 	for i := range w.nodes[:w.count] {
-		if n := &w.nodes[i]; n.city != city && n.seen != nil {
+		n := &w.nodes[i]
+		if n.city == city {
+			continue
+		}
+		oldest = max(oldest, w.meta.since[i])
+		if n.seen != nil {
 			oldest = max(oldest, n.seen.at)
 		}
 	}
@@ -199,7 +206,8 @@ func (w *world) changed(v *meta.View, to *meta.Stream) *meta.View {
 // covered by what they have. Else a disk was lost besides the city. And what they
 // keep is what was confirmed, as far as anything was: of an entry that was in flight
 // when the cities were cut off the survivors can't tell that it was not, and keep it,
-// where the lost city's next writer may have put another one (log/DESIGN.md).
+// where the lost city's next writer may have put another one (log/meta/DESIGN.md). What
+// retention had given up, and old metadata lists again, must not be damaged for good.
 func (w *world) bearable(seed meta.Seed, gone func(n *node) bool) bool {
 	state, err := meta.Load(bytes.NewReader(seed.State))
 	if err != nil {
@@ -209,6 +217,9 @@ func (w *world) bearable(seed meta.Seed, gone func(n *node) bool) bool {
 	for i := range list {
 		s := w.find(&list[i].Descriptor)
 		if s != nil && list[i].Closed && !list[i].Lost && !w.sameAs(s, int32(list[i].Last)) {
+			return false
+		}
+		if s != nil && !list[i].Lost && !w.curable(s, gone) {
 			return false
 		}
 		if list[i].Closed || s == nil {
@@ -248,7 +259,7 @@ func (w *world) leapt(m *meta.Segment) *segment {
 	for o := from; o < int32(len(w.canon)); o++ {
 		s := w.segs[w.canon[o].seg]
 		for k, n := range s.nodes {
-			if x := &w.nodes[n]; x.inc == s.incs[k] && x.gen == uint32(m.Generation) && s.durable[k] >= o {
+			if x := &w.nodes[n]; x.inc == s.incs[k] && x.gen == uint32(m.Generation) && min(s.durable[k], w.readableTo(n, s)) >= o {
 				w.violate(2, "takeover: entry %d of segment %d is passed over, n%d has it", o, s.num, n)
 			}
 		}
@@ -275,25 +286,6 @@ func (w *world) fence(city uint8, listed map[int32]bool) {
 		w.crash(n, -1)
 		w.restart(n)
 	}
-	for i := range w.writers { // those that could go on with the lost city's nodes alone
-		p := &w.writers[i]
-		if p.phase == phaseDown || p.seg == nil {
-			continue
-		}
-		if p.call != 0 { // it may still hear of a segment that is listed no more
-			w.die(p, errKilled)
-			continue
-		}
-		var left [citiesMax]int
-		for _, n := range p.seg.nodes {
-			if w.nodes[n].city == city {
-				left[city]++
-			}
-		}
-		if !listed[p.seg.idx] || p.seg.rule.holds(left) {
-			w.die(p, errKilled)
-		}
-	}
 }
 
 // succeed puts the new metadata in the old one's place, model and mirror. leaps: the
@@ -309,6 +301,7 @@ func (w *world) succeed(seed meta.Seed, city uint8) (leaps bool) {
 	list, _ := v.Segments(streamName, 1, 1<<20)
 	a := &w.meta
 	old := a.listed
+	w.leaves(city)
 	a.gen, a.epoch, a.number, a.first, a.lso = uint32(v.Generation()), uint32(st.Epoch), st.NextSegment, int32(st.NextFirst), int32(st.NextLSO)
 	a.listed, a.emptied = nil, nil
 	var hole *segment
@@ -344,7 +337,7 @@ func (w *world) succeed(seed meta.Seed, city uint8) (leaps bool) {
 		if n := int32(len(w.canon)); n > s.first && (!s.closed || s.end >= s.first) && w.canon[s.first].seg == idx {
 			w.violate(2, "takeover: segment %d from %d is not listed any more, and has entries that were confirmed", s.num, s.first)
 		}
-		s.known, s.closed, s.gone = false, false, true
+		s.known, s.closed, s.gone, s.beside = false, false, true, s.beside || leaps
 		s.end = s.first - 1
 	}
 	for i := range a.nodes {
@@ -413,8 +406,8 @@ func (w *world) relisted(s *segment, m *meta.Segment, newest bool) {
 	s.holders = [nodesMax]uint16{}
 	if m.Closed { // what a survivor has is not lost
 		for i := range w.nodes[:w.count] {
-			if n := &w.nodes[i]; n.gen == w.meta.gen && w.has(n.idx, s) > int32(m.Left()) && m.Left() < m.Last {
-				w.violate(2, "takeover: segment %d is said to be lost behind %d, n%d has it up to %d", s.num, m.Left(), n.idx, w.has(n.idx, s))
+			if n := &w.nodes[i]; n.gen == w.meta.gen && w.readableTo(n.idx, s) > int32(m.Left()) && m.Left() < m.Last {
+				w.violate(2, "takeover: segment %d is said to be lost behind %d, n%d has it up to %d", s.num, m.Left(), n.idx, w.readableTo(n.idx, s))
 			}
 		}
 	}
@@ -430,6 +423,7 @@ func (w *world) relisted(s *segment, m *meta.Segment, newest bool) {
 		return
 	}
 	end := int32(m.Last)
+	s.beside = s.beside || newest
 	if s.closed && s.end != end && !newest {
 		w.violate(7, "takeover: segment %d ended at %d, now at %d", s.num, s.end, end)
 	}

@@ -72,6 +72,7 @@ type Result struct {
 	Seed        uint64
 	Events      int64
 	Acked       int64
+	Beside      int64 // more, by writers of a city that was given up
 	Unprotected int64
 	Segments    int
 	Faults      int
@@ -113,6 +114,8 @@ type world struct {
 	repairs []repair
 	segs    []*segment
 	meta    authority
+	before  known          // to the last takeover
+	lonely  [citiesMax]int // nodes of the city that it gave up
 	mirror  *mirror
 	scratch quorum.View
 
@@ -132,6 +135,7 @@ type world struct {
 	canon       []fixed
 	confirmed   int32
 	acked       int64
+	beside      int64 // acknowledged to writers that a takeover left behind, and not part of the stream
 	unprotected int64
 	ackedAt     int64
 	healedAt    int64
@@ -207,6 +211,7 @@ func Run(c Config) (res Result) {
 	defer func() {
 		res.Events, res.Acked, res.Segments, res.Faults, res.Unprotected, res.Takeovers = w.events, w.acked, len(w.segs), w.faults, w.unprotected, w.takeovers
 		res.Losses, res.Forced, res.Leaps, res.Cuts = w.losses, w.forced, w.leaps, w.cuts
+		res.Beside = w.beside
 		if p := recover(); p != nil {
 			v, ok := p.(*Violation)
 			if !ok {

@@ -233,6 +233,9 @@ func (w *world) tellClose(p *writer, s *segment) {
 	if s == nil || !s.known || !s.closed && !s.gone {
 		return
 	}
+	if w.left(p) { // a takeover may have ended it elsewhere
+		return
+	}
 	for _, n := range s.nodes {
 		w.send(p, n, event{kind: mClose, seg: s.idx, o: s.end, lac: s.endLSO})
 	}
@@ -440,6 +443,10 @@ func (w *world) tick(p *writer) {
 	d := int64(1500)
 	w.push(event{at: w.now + d, kind: evTick, who: p.idx, gen: p.id})
 	if p.phase == phaseDown {
+		return
+	}
+	if w.left(p) && (w.calm || w.net.oneIn(64)) && w.linked(actorWriter+p.idx, actorMeta) && w.linked(actorMeta, actorWriter+p.idx) {
+		w.die(p, log.ErrGeneration) // the new voters answer it
 		return
 	}
 	for i := range w.nodes[:w.count] {

@@ -63,8 +63,8 @@ func run(ctx context.Context, b sim.Batch, budget int) int {
 			fmt.Printf("sim: bug %2d found at seed %4d, invariant %2d: %v\n", bug, r.Found.Seed, r.Found.Violation.Invariant, bug)
 		}
 	}
-	fmt.Printf("RESULT sim schedules=%d events=%d acked=%d faults=%d segments=%d takeovers=%d leaps=%d cuts=%d forced_closes=%d violations=%d bugs_found=%d/%d seconds=%.0f\n",
-		t.Schedules, t.Events, t.Acked, t.Faults, t.Segments, t.Takeovers, t.Leaps, t.Cuts, t.Forced, violations, found, all, time.Since(begin).Seconds())
+	fmt.Printf("RESULT sim schedules=%d events=%d acked=%d beside=%d faults=%d segments=%d takeovers=%d leaps=%d cuts=%d forced_closes=%d violations=%d bugs_found=%d/%d seconds=%.0f\n",
+		t.Schedules, t.Events, t.Acked, t.Beside, t.Faults, t.Segments, t.Takeovers, t.Leaps, t.Cuts, t.Forced, violations, found, all, time.Since(begin).Seconds())
 	if violations > 0 || found < all || t.Schedules < b.Schedules {
 		return 3
 	}
