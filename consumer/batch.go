@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/twinspan/twinspan/change"
 	"github.com/twinspan/twinspan/change/gtid"
@@ -33,7 +34,9 @@ type head struct {
 	continues, continued bool
 }
 
-// heads reads the heads of a batch, skipping the rows.
+// heads reads the heads of a batch, skipping the rows. Behind a part that continues
+// in another entry there is nothing, which feed makes sure of, so its rows are not
+// read for that.
 func heads(payload []byte) ([]head, string, error) {
 	r, err := change.NewBatchReader(payload, nil)
 	if err != nil {
@@ -50,6 +53,9 @@ func heads(payload []byte) ([]head, string, error) {
 			return hs, r.GTIDSet(), nil
 		}
 		hs = append(hs, head{t.GTID, t.Continues, t.Continued})
+		if t.Continued {
+			return hs, r.GTIDSet(), nil
+		}
 	}
 }
 
@@ -95,7 +101,7 @@ func (c *Consumer) plan(ctx context.Context, e log.Entry, hs []head, set string)
 		p.held = c.held.Clone()
 	}
 	for i, h := range hs {
-		if err := c.step(ctx, e, &p, i, len(hs), h); err != nil {
+		if err := c.step(ctx, e, &p, i, h); err != nil {
 			return p, err
 		}
 	}
@@ -115,10 +121,8 @@ func (c *Consumer) plan(ctx context.Context, e log.Entry, hs []head, set string)
 }
 
 // step follows one transaction's head.
-func (c *Consumer) step(ctx context.Context, e log.Entry, p *plan, i, n int, h head) error {
+func (c *Consumer) step(ctx context.Context, e log.Entry, p *plan, i int, h head) error {
 	switch {
-	case h.continued && i < n-1:
-		return fmt.Errorf("%w: %s continues, and is not the entry's last", errRun, h.gtid)
 	case h.continues && i > 0:
 		return fmt.Errorf("%w: %s goes on, and is not the entry's first", errRun, h.gtid)
 	case h.continues && !h.continued && !c.entered:
@@ -219,10 +223,16 @@ func (c *Consumer) lookAhead(ctx context.Context, e log.Entry, id string) (bool,
 	}
 }
 
+// finishedFor is more than a log takes that can be reached.
+const finishedFor = 2 * time.Second
+
 // finished: the producer that wrote e ended a transaction after it, as the newest
 // entry that ends one says itself. It ends one before it begins another, so it has
 // ended the one that begins in e. False: who knows.
 func (c *Consumer) finished(ctx context.Context, e log.Entry) bool {
+	// That entry may be out of reach, and those before it not.
+	ctx, cancel := context.WithTimeout(ctx, finishedFor)
+	defer cancel()
 	b, err := c.log.Bounds(ctx, c.cfg.Stream)
 	if err != nil || b.LSO <= e.Offset || b.Unbroken > e.Offset {
 		return false
@@ -251,6 +261,9 @@ func (c *Consumer) feed(ctx context.Context, e log.Entry, p plan) error {
 		more, err := r.Next(&t)
 		if err != nil || !more {
 			return err
+		}
+		if i == len(p.skip) {
+			return fmt.Errorf("%w: a transaction that continues is not the entry's last; %s is behind it", errRun, t.GTID)
 		}
 		held := ""
 		if i == p.lastComplete {

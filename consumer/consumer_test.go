@@ -232,6 +232,10 @@ func TestReads(t *testing.T) {
 			l.batch(t, 1, "", part(big, 0, 4))
 			l.batch(t, 1, "", part(tx(9, 0, 10), 4, 10))
 		}, "", 4, CodeRun},
+		{"goes on, and has another behind it", func(t *testing.T, l *memlog) {
+			l.batch(t, 1, "", part(big, 0, 4), tx(4, 0, 1))
+			l.batch(t, 1, "", part(big, 4, 10))
+		}, "", 4, CodeRun},
 		{"goes on without a beginning", func(t *testing.T, l *memlog) {
 			l.batch(t, 1, "", tx(1, 0, 1))
 			l.batch(t, 1, "", part(big, 4, 10))

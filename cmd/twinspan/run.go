@@ -63,7 +63,7 @@ leaves alone what twinspan lanes throttle has set.`,
 // of twice that may pile up, for marking what is held is a tenth of what a row
 // costs; all of it stays below 256 MiB with the program itself.
 const (
-	heapBytes = 200 << 20
+	heapBytes = 216 << 20
 	gcPercent = 200
 )
 
