@@ -7,6 +7,7 @@ import (
 	"maps"
 	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/twinspan/twinspan/applier/causality"
 	"github.com/twinspan/twinspan/change"
@@ -216,7 +217,7 @@ func (a *Applier) waitForRoom(ctx context.Context) error {
 
 // costOf estimates a row's memory: a Value for each column, and its bytes.
 func costOf(r *change.Row) int64 {
-	n := 128 + 24*(len(r.Before)+len(r.After))
+	n := 128 + int(unsafe.Sizeof(change.Value{}))*(len(r.Before)+len(r.After))
 	for _, image := range [2][]change.Value{r.Before, r.After} {
 		for i := range image {
 			n += len(image[i].Bytes()) + len(image[i].Binary())

@@ -84,8 +84,8 @@ type Bounds struct {
 	LAC   Offset // last add confirmed: the newest entry a reader may see; None when empty
 	LSO   Offset // the newest entry that ends a transaction; None when there is none
 	Epoch Epoch  // the epoch that owns the stream; 0 before the first writer
-	// Unbroken: from here on nothing is recorded as lost; 0: nowhere. Only
-	// Log.Bounds tells, a reader's and a writer's own bounds do not.
+	// Unbroken: nothing from here on is recorded as lost; 0 also where nothing ever
+	// was. Only Log.Bounds tells, a reader's and a writer's own bounds do not.
 	Unbroken Offset
 }
 

@@ -2,6 +2,7 @@ package producer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -177,6 +178,26 @@ func TestBrokenOff(t *testing.T) {
 				t.Errorf("%d epochs: no transaction was broken off", len(epochs))
 			}
 		})
+	}
+}
+
+// TestUnowned: a producer that begins a transaction anew sees that another one took
+// the stream over.
+func TestUnowned(t *testing.T) {
+	l := newMemLog()
+	p := &Producer{log: l, cfg: Config{Stream: "s"}}
+	w, err := l.OpenWriter(t.Context(), "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.unowned(t.Context(), w.Epoch()); err != nil {
+		t.Errorf("its own stream: %v", err)
+	}
+	if _, err := l.OpenWriter(t.Context(), "s"); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.unowned(t.Context(), w.Epoch()); !errors.Is(err, log.ErrFenced) {
+		t.Errorf("another's: %v", err)
 	}
 }
 

@@ -194,12 +194,29 @@ func (p *Producer) own(ctx context.Context) (err error) {
 	p.logger.Info().Uint64("epoch", uint64(w.Epoch())).Int64("lac", int64(b.LAC)).Stringer("gtid_set", from).Msg("owns the stream")
 	err = p.serve(ctx, w, from, b.LSO == b.LAC)
 	if errors.Is(err, errUnfinished) {
-		// The stream is taken over again for it, from ourselves and nobody else.
-		if b, e := p.log.Bounds(ctx, p.cfg.Stream); e == nil && b.Epoch != w.Epoch() {
-			return fmt.Errorf("epoch %d owns the stream, this writer has %d: %w", b.Epoch, w.Epoch(), log.ErrFenced)
-		}
+		// The stream is taken over again for it, from ourselves and nobody else: a
+		// halt may have lasted for days before it.
+		err = errors.Join(err, p.unowned(ctx, w.Epoch()))
 	}
 	return err
+}
+
+// unowned is log.ErrFenced where another epoch owns the stream. It asks until the log
+// answers, or ctx ends.
+func (p *Producer) unowned(ctx context.Context, epoch log.Epoch) error {
+	for {
+		b, err := p.log.Bounds(ctx, p.cfg.Stream)
+		switch {
+		case err == nil && b.Epoch != epoch:
+			return fmt.Errorf("epoch %d owns the stream, this writer has %d: %w", b.Epoch, epoch, log.ErrFenced)
+		case err == nil:
+			return nil
+		}
+		p.board.trouble(err)
+		if err := sleep(ctx, backoffFirst); err != nil {
+			return err
+		}
+	}
 }
 
 // serve runs the binlog into the writer. Halts of the stream are waited for

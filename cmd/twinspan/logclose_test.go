@@ -71,22 +71,7 @@ func TestForcedClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer after.Close() // its writer is closed below
-	r, err := after.OpenReader(t.Context(), "s", log.ReaderOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for o := log.Offset(0); ; o++ {
-		e, err := r.Next(t.Context())
-		if errors.Is(err, log.ErrLost) && o == last+1 {
-			break
-		}
-		if err != nil || e.Offset != o {
-			t.Fatalf("entry %d: %+v, %v", o, e, err)
-		}
-	}
-	if err := r.Close(); err != nil {
-		t.Fatal(err)
-	}
+	readsAll(t, after, log.ReaderOptions{}, last)
 	w, err = after.OpenWriter(t.Context(), "s")
 	if err != nil {
 		t.Fatal(err)
@@ -98,6 +83,28 @@ func TestForcedClose(t *testing.T) {
 	l.until("all is whole again", func(o *ops.Overview) bool { return len(o.Problems) == 0 })
 	contains(t, l.run(0, "log verify"), "0 replicas differ", "0 not reachable")
 	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// readsAll reads a stream from its first entry and wants every entry up to last, and
+// the loss behind it.
+func readsAll(t *testing.T, c *client.Client, o log.ReaderOptions, last log.Offset) {
+	t.Helper()
+	r, err := c.OpenReader(t.Context(), "s", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := log.Offset(0); ; at++ {
+		e, err := r.Next(t.Context())
+		if errors.Is(err, log.ErrLost) && at == last+1 {
+			break
+		}
+		if err != nil || e.Offset != at {
+			t.Fatalf("entry %d, want %d: %v", e.Offset, at, err)
+		}
+	}
+	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
 }

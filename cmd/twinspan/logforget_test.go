@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -112,20 +111,5 @@ func TestForgetTheLastHolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer after.Close() // it only reads
-	r, err := after.OpenReader(t.Context(), "s", log.ReaderOptions{Committed: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for o := log.Offset(0); ; o++ {
-		e, err := r.Next(t.Context())
-		if errors.Is(err, log.ErrLost) && o == kept+1 {
-			break
-		}
-		if err != nil || e.Offset != o {
-			t.Fatalf("entry %d, want %d: %v", e.Offset, o, err)
-		}
-	}
-	if err := r.Close(); err != nil {
-		t.Fatal(err)
-	}
+	readsAll(t, after, log.ReaderOptions{Committed: true}, kept)
 }

@@ -59,9 +59,9 @@ leaves alone what twinspan lanes throttle has set.`,
 }
 
 // What the collector aims at unless GOMEMLIMIT and GOGC say otherwise. The roles
-// bound what they hold, some 60 MiB of a large transaction that is applied. Garbage
-// of twice that may pile up, for marking what is held is a tenth of what a row
-// costs; all of it stays below 256 MiB with the program itself.
+// bound what they hold (the applier's window most of it); the rest may be garbage,
+// because marking what is held is a tenth of what a row costs and more. With the
+// program itself it is to stay below 256 MiB, which make bench-apply checks.
 const (
 	heapBytes = 216 << 20
 	gcPercent = 200
