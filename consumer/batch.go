@@ -227,17 +227,18 @@ func (c *Consumer) lookAhead(ctx context.Context, e log.Entry, id string) (bool,
 const finishedFor = 2 * time.Second
 
 // finished: the producer that wrote e ended a transaction after it, as the newest
-// entry that ends one says itself. It ends one before it begins another, so it has
-// ended the one that begins in e. False: who knows.
+// entry says that ends one and is near. It ends one before it begins another, so it
+// has ended the one that begins in e, if nothing in between is lost. False: who knows.
 func (c *Consumer) finished(ctx context.Context, e log.Entry) bool {
-	// That entry may be out of reach, and those before it not.
-	ctx, cancel := context.WithTimeout(ctx, finishedFor)
-	defer cancel()
-	b, err := c.log.Bounds(ctx, c.cfg.Stream)
-	if err != nil || b.LSO <= e.Offset || b.Unbroken > e.Offset {
+	if c.lso <= e.Offset {
 		return false
 	}
-	r, err := c.log.OpenReader(ctx, c.cfg.Stream, log.ReaderOptions{From: b.LSO, To: b.LSO + 1, Committed: true})
+	ctx, cancel := context.WithTimeout(ctx, finishedFor)
+	defer cancel()
+	if log.Behind(ctx, c.log, c.cfg.Stream, e.Offset, c.lso) != int64(c.lso-e.Offset) {
+		return false
+	}
+	r, err := c.log.OpenReader(ctx, c.cfg.Stream, log.ReaderOptions{From: c.lso, To: c.lso + 1, Committed: true})
 	if err != nil {
 		return false
 	}

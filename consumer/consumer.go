@@ -73,6 +73,7 @@ type Consumer struct {
 	codecs   *change.Codecs
 	next     change.Place // the first change that was not fed
 	run      openRun      // the transaction that is open before next
+	lso      log.Offset   // of the log, as the reader last heard
 	anchored bool         // the log is the one the sink was fed from; written under mu
 	given    bool         // the sink was told the log's GTID set
 	entered  bool         // a data entry was read; before it, run is not known
@@ -251,6 +252,7 @@ func (c *Consumer) loadSchemas(ctx context.Context) error {
 
 // entry takes in one entry, from next.Index on.
 func (c *Consumer) entry(ctx context.Context, e log.Entry, b log.Bounds) error {
+	c.lso = b.LSO
 	switch e.Topic {
 	case log.TopicSchema:
 		if _, err := c.registry.AddEntry(e.Payload); err != nil {

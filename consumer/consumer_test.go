@@ -187,6 +187,27 @@ func (s *sink) rows() []string {
 	return out
 }
 
+// TestLargeIsReadOnce: the end of a transaction of many parts is looked for by reading
+// only where a later end does not tell, because another producer wrote it.
+func TestLargeIsReadOnce(t *testing.T) {
+	const parts = 40
+	for epoch, most := range map[log.Epoch]int{1: parts + 4, 2: 2*parts + 4} {
+		l, s := newMemlog(), newSink()
+		l.schema(t)
+		big := tx(1, 0, parts)
+		for i := range parts {
+			l.batch(t, 1, "", part(big, i, i+1))
+		}
+		l.batch(t, epoch, "", tx(2, 0, 1))
+		read := 0
+		l.fail = func(log.Entry) error { read++; return nil }
+		consume(t, l, s, 2)
+		if least := most - 4; read < least || read > most {
+			t.Errorf("the last end of epoch %d: %d entries read, want %d to %d", epoch, read, least, most)
+		}
+	}
+}
+
 func TestReads(t *testing.T) {
 	big := tx(3, 100, 10)
 	for _, c := range []struct {

@@ -84,9 +84,6 @@ type Bounds struct {
 	LAC   Offset // last add confirmed: the newest entry a reader may see; None when empty
 	LSO   Offset // the newest entry that ends a transaction; None when there is none
 	Epoch Epoch  // the epoch that owns the stream; 0 before the first writer
-	// Unbroken: nothing from here on is recorded as lost; 0 also where nothing ever
-	// was. Only Log.Bounds tells, a reader's and a writer's own bounds do not.
-	Unbroken Offset
 }
 
 // Ack is the log's answer for one entry.

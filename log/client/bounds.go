@@ -49,9 +49,6 @@ func (c *Client) bounds(ctx context.Context, stream string) (log.Bounds, error) 
 		return log.Bounds{}, err
 	}
 	b := log.Bounds{First: st.First, LAC: log.None, LSO: log.None, Epoch: st.Epoch}
-	if n := len(st.Gaps); n > 0 {
-		b.Unbroken = st.Gaps[n-1].To + 1
-	}
 	n := len(st.Segments)
 	if n == 0 {
 		return b, nil
