@@ -4,10 +4,11 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 steps=() results=() failed=0
+said=$(mktemp -d); trap 'rm -rf "$said"' EXIT
 step() { # NAME COMMAND…
   local name=$1 began=$SECONDS; shift
   printf '\n=== %s\n' "$name"
-  if "$@"; then results+=("ok    "); else results+=("FAILED"); failed=1; fi
+  if "$@" 2>&1 | tee "$said/$name"; then results+=("ok    "); rm "$said/$name"; else results+=("FAILED"); failed=1; fi
   steps+=("$name ($((SECONDS - began)) s)")
 }
 make() { command make --no-print-directory "$@"; }
@@ -19,6 +20,7 @@ step unit make unit
 step fuzz make fuzz FUZZTIME=2000x
 step e2e make e2e
 
+for name in "$said"/*; do [ ! -e "$name" ] || awk -f scripts/failures.awk "$name"; done
 printf '\n'
 for i in "${!steps[@]}"; do printf '%s  %s\n' "${results[$i]}" "${steps[$i]}"; done
 if [ "$failed" = 0 ]; then echo "make test: ok, $SECONDS s"; else echo "make test: FAILED, $SECONDS s"; fi
