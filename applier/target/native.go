@@ -3,6 +3,7 @@ package target
 import (
 	"bytes"
 	"context"
+	"database/sql/driver"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -14,7 +15,6 @@ import (
 	"github.com/twinspan/twinspan/applier/rowevent"
 	"github.com/twinspan/twinspan/change"
 	"github.com/twinspan/twinspan/internal/server"
-	"github.com/twinspan/twinspan/schema"
 )
 
 // Run is consecutive work on one table, as Plan.Apply takes it.
@@ -52,11 +52,16 @@ type Writer struct {
 	of     *Plan
 	op     change.Op
 	bare   bool // of the statement: without foreign key checks
+	narrow bool // the session reads statements as latin1, which no SQL may meet
 }
 
 // eventBytes is about how many bytes of events go into one statement. They grow by
 // a third in base64, and the driver keeps buffers of up to 256 KiB.
 const eventBytes = 180 << 10
+
+// narrowFrom: a server looks at each character of a statement in utf8mb4, which for a
+// long one costs more than the two statements that spare it.
+const narrowFrom = 128 << 10
 
 // fewRows: row events take three statements (savepoint, columns, rows), however
 // few rows there are, and SQL one or two for each table.
@@ -174,7 +179,11 @@ func (w *Writer) Try(ctx context.Context, runs []Run) (sum Outcome, done bool, e
 	if _, err := w.conn.ExecContext(ctx, "SAVEPOINT twinspan"); err != nil {
 		return sum, false, err
 	}
-	switch err := w.write(ctx, runs, &sum); {
+	err = w.write(ctx, runs, &sum)
+	if back := w.widen(ctx, &sum); back != nil {
+		return sum, false, back
+	}
+	switch {
 	case err == nil:
 		w.wait = 0
 		return sum, true, nil
@@ -190,6 +199,21 @@ func (w *Writer) Try(ctx context.Context, runs []Run) (sum Outcome, done bool, e
 		return Outcome{}, false, fmt.Errorf("undo row events: %w", err)
 	}
 	return Outcome{Statements: sum.Statements + 1}, false, nil
+}
+
+// widen has the session read statements as utf8mb4 again. Where that fails, the
+// session is good for nothing: the error has no server's number, so that none
+// takes it for a refusal that leaves the session usable.
+func (w *Writer) widen(ctx context.Context, sum *Outcome) error {
+	if !w.narrow {
+		return nil
+	}
+	sum.Statements++
+	if _, err := w.conn.ExecContext(ctx, "SET character_set_client = utf8mb4"); err != nil {
+		return fmt.Errorf("%w: its character set can't be set back: %s", driver.ErrBadConn, err.Error())
+	}
+	w.narrow = false
+	return nil
 }
 
 // Doubt is why row events were last refused; nil: they never were.
@@ -208,15 +232,6 @@ func (w *Writer) write(ctx context.Context, runs []Run, sum *Outcome) error {
 	}
 	return w.flush(ctx, sum)
 }
-
-// eventful: rows with these flags can be written as row events. Where the target
-// itself has to follow foreign keys from a parent, the exact path does.
-func (p *Plan) eventful(flags change.Flags) bool {
-	return p.events != nil && (len(p.table.Children) == 0 || !p.enforces(flags))
-}
-
-// bare: rows with these flags are written without foreign key checks.
-func (p *Plan) bare(flags change.Flags) bool { return p.hasParent && !p.enforces(flags) }
 
 // tablesMost bounds the tables that one statement names; servers join up to 61.
 const tablesMost = 32
@@ -454,6 +469,14 @@ func (w *Writer) send(ctx context.Context, sum *Outcome) error {
 	if len(w.sql) > w.packet-64 {
 		return errDoubt // one long row: SQL may be shorter, or says that it is not
 	}
+	// Nothing in it is beyond ASCII.
+	if !w.narrow && len(w.sql) >= narrowFrom {
+		sum.Statements++
+		w.narrow = true // if the outcome is unknown, too
+		if _, err := w.conn.ExecContext(ctx, "SET character_set_client = latin1"); err != nil {
+			return err
+		}
+	}
 	sum.Statements++
 	// The driver copies it into its packet; a copy more would cost as much.
 	_, err := w.conn.ExecContext(ctx, unsafe.String(unsafe.SliceData(w.sql), len(w.sql)))
@@ -467,46 +490,4 @@ func (w *Writer) send(ctx context.Context, sum *Outcome) error {
 		}
 	}
 	return fmt.Errorf("%w: %w", errDoubt, err)
-}
-
-// rowEvents prepares the table's row events, nil where rows go as SQL: the
-// server would compute or convert something that an image does not tell.
-func (p *Plan) rowEvents(from []int) (*rowevent.Table, string) {
-	t := p.table
-	if !p.upserts || p.prefixed {
-		return nil, "no PRIMARY key over whole columns in InnoDB"
-	}
-	var columns []rowevent.Column
-	for j := range t.Columns {
-		c := &t.Columns[j]
-		i := from[j]
-		switch {
-		case t.Generated[j], t.columns[j].versions:
-			return nil, "column " + c.Name + " is computed by the server"
-		case c.Invisible, t.columns[j].invisible:
-			return nil, "column " + c.Name + " is invisible" // see Writer.shape
-		case i < 0:
-			return nil, "column " + c.Name + " is not in the source"
-		case t.columns[j].stored != "":
-			return nil, "column " + c.Name + " " + t.columns[j].stored
-		}
-		w := &p.writers[i]
-		same := charsetName(p.source.Columns[i].Charset) == charsetName(c.Charset)
-		switch {
-		case w.form == formInvalid, w.form == formEncoded && !same,
-			(w.form == formSingle || w.form == formReal) && w.decimals >= 0,
-			w.form == formHex && c.Type != schema.Geometry && c.Type != schema.Vector:
-			return nil, "column " + c.Name + " has values that only SQL converts"
-		}
-		columns = append(columns, rowevent.Column{
-			Target: c, Source: i, Ordinals: w.ordinals, SRID: t.columns[j].srid,
-			// The server with which TIMESTAMP reaches 2106; others would misread it.
-			Far: t.server.Flavor == server.MariaDB && t.server.AtLeast(11, 5),
-		})
-	}
-	events, err := rowevent.New(t.server.Flavor, t.Name, columns)
-	if err != nil {
-		return nil, err.Error()
-	}
-	return events, ""
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-sql-driver/mysql"
+
 	"github.com/twinspan/twinspan/change"
 	"github.com/twinspan/twinspan/internal/mysqltest"
 	"github.com/twinspan/twinspan/internal/server"
@@ -37,8 +39,9 @@ func TestRowEventsRestoreSession(t *testing.T) {
 		b.exec("CREATE TABLE p (id INT PRIMARY KEY)", "INSERT INTO p VALUES (1)",
 			"CREATE TABLE c (id INT PRIMARY KEY, u INT UNIQUE, p INT, FOREIGN KEY (p) REFERENCES p (id))",
 			"CREATE TABLE part (id INT PRIMARY KEY, v INT) PARTITION BY RANGE (id) (PARTITION p0 VALUES LESS THAN (100))",
-			"CREATE TABLE plain (id INT PRIMARY KEY, v VARCHAR(10))")
-		c, part, plain := b.plan("c", "c"), b.plan("part", "part"), b.plan("plain", "plain")
+			"CREATE TABLE plain (id INT PRIMARY KEY, v VARCHAR(10))", "CREATE TABLE wide (id INT PRIMARY KEY, v LONGTEXT)")
+		c, part, plain, wide := b.plan("c", "c"), b.plan("part", "part"), b.plan("plain", "plain"), b.plan("wide", "wide")
+		long := strings.Repeat("ü", narrowFrom/2)
 		w, err := NewWriter(ctx, b.conn, b.info)
 		if err != nil || w.Reason() != "" {
 			t.Fatal(w.Reason(), err)
@@ -64,6 +67,8 @@ func TestRowEventsRestoreSession(t *testing.T) {
 			{"unique key taken, unchecked", Run{c, []change.Row{flagged(c.insert(image(2, 1, 98)...), change.NoForeignKeyChecks)}}, false},
 			{"no parent", Run{c, []change.Row{c.insert(image(3, 3, 97)...)}}, false},
 			{"no partition", Run{part, []change.Row{part.insert(image(100, 1)...)}}, false},
+			{"long", Run{wide, []change.Row{wide.insert(image(1, long)...), wide.insert(image(2, long)...)}}, true},
+			{"long, and the second is there", Run{wide, []change.Row{wide.insert(image(3, long)...), wide.insert(image(2, long)...)}}, false},
 			{"value too long", Run{plain, []change.Row{plain.insert(image(3, strings.Repeat("x", 41))...)}}, false},
 		} {
 			t.Run(k.name, func(t *testing.T) {
@@ -92,7 +97,44 @@ func TestRowEventsRestoreSession(t *testing.T) {
 			t.Errorf("a row without its parent: %v", err)
 		}
 		b.want("SELECT COUNT(*) FROM c", "1")
+		b.want("SELECT COUNT(*) FROM wide WHERE v = REPEAT('ü', "+fmt.Sprint(narrowFrom/2)+")", "2")
 		b.want(fmt.Sprintf("SELECT @@SESSION.time_zone, @@SESSION.sql_mode LIKE '%%%s%%'", "ALLOW_INVALID_DATES"), "+00:00|1")
+	})
+}
+
+// stuck never lets a session's character set be set back.
+type stuck struct{ Execer }
+
+var errStuck = &mysql.MySQLError{Number: 1317, Message: "Query execution was interrupted"}
+
+func (s stuck) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	if strings.HasSuffix(query, "character_set_client = utf8mb4") {
+		return nil, errStuck
+	}
+	return s.Execer.ExecContext(ctx, query, args...)
+}
+
+// TestRowEventsLeaveCharset: a session that would misread the text of SQL is no
+// session any more, whether its row events were carried out or refused.
+func TestRowEventsLeaveCharset(t *testing.T) {
+	onEach(t, func(t *testing.T, b *bench) {
+		ctx := context.Background()
+		b.exec("CREATE TABLE t (id INT PRIMARY KEY, v LONGTEXT)")
+		p := b.plan("t", "t")
+		w, err := NewWriter(ctx, b.conn, b.info)
+		if err != nil || w.Reason() != "" {
+			t.Fatal(w.Reason(), err)
+		}
+		w.few, w.conn = 1, stuck{w.conn}
+		rows := []change.Row{p.insert(image(1, strings.Repeat("x", narrowFrom))...)}
+		for range 2 { // the second time it is there already
+			b.exec("BEGIN")
+			_, done, err := w.Try(ctx, []Run{{p, rows}})
+			if done || !Retryable(err) || server.ErrorNumber(err) != 0 || !strings.Contains(err.Error(), errStuck.Message) {
+				t.Errorf("%v: %v", done, err)
+			}
+			b.exec("COMMIT")
+		}
 	})
 }
 
@@ -276,8 +318,8 @@ func TestRowEventsOfLargeRows(t *testing.T) {
 			out, done, err := w.Try(ctx, []Run{{p, rows}})
 			if err == nil && !done {
 				_, err = p.Apply(ctx, b.conn, rows)
-			} else if out.Statements-2 != statements { // savepoint, columns
-				t.Errorf("%d statements, not %d", out.Statements-2, statements)
+			} else if out.Statements-4 != statements { // savepoint, columns, charset and back
+				t.Errorf("%d statements, not %d", out.Statements-4, statements)
 			}
 			return done, err
 		}
