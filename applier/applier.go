@@ -65,6 +65,8 @@ type Config struct {
 	Lease time.Duration
 	// Owner [host and process id] is shown to people.
 	Owner string
+	// older: lanes are filled as an older program did; for tests of going on from it.
+	older bool
 }
 
 // Atomicity is what readers of the target may see of a source transaction.
@@ -78,6 +80,10 @@ const (
 )
 
 func (c Config) mode() causality.Mode {
+	if c.older {
+		c.older = false
+		return c.mode().Older()
+	}
 	switch {
 	case c.Atomicity != AtomicTransaction:
 		return causality.Rows
@@ -364,7 +370,7 @@ func prefix(m causality.Mode, lanes int) bool { return m == causality.Ordered ||
 // left out of the log; byRow: each row has a lane of its own.
 func Layout(version, lanes int) (inOrder, byRow bool) {
 	m, known := causality.ModeOf(version)
-	return known && prefix(m, lanes), known && m == causality.Rows
+	return known && prefix(m, lanes), known && m.ByRow()
 }
 
 // sameRules fails with errRules where lanes that stand apart were filled by other

@@ -54,7 +54,7 @@ func bankHistory(rng *rand.Rand, n int) []fed {
 	var first change.Transaction
 	for id := range balance {
 		balance[id] = bankStart
-		first.Rows = append(first.Rows, change.Row{Table: accountTable, Op: change.Insert, After: pair(int64(id), bankStart)})
+		first.Rows = append(first.Rows, change.Row{Table: accountTable, Op: change.Insert, After: pair(int64(id)*700, bankStart)})
 	}
 	add(first)
 	for i := range n {
@@ -64,9 +64,9 @@ func bankHistory(rng *rand.Rand, n int) []fed {
 				id int
 				by int64
 			}{{from, -amount}, {to, amount}} {
-				r := change.Row{Table: accountTable, Op: change.Update, Before: pair(int64(m.id), balance[m.id])}
+				r := change.Row{Table: accountTable, Op: change.Update, Before: pair(int64(m.id)*700, balance[m.id])}
 				balance[m.id] += m.by
-				r.After = pair(int64(m.id), balance[m.id])
+				r.After = pair(int64(m.id)*700, balance[m.id])
 				t.Rows = append(t.Rows, r)
 			}
 		}

@@ -75,7 +75,7 @@ func (a *Applier) apply(ctx context.Context, first change.Place, t *change.Trans
 		}
 		p.Index++
 	}
-	if a.mode != causality.Rows {
+	if !a.mode.ByRow() {
 		if err := a.gather(ctx, p, t.Rows); err != nil {
 			return err
 		}
@@ -151,7 +151,7 @@ func (a *Applier) dispatch(ctx context.Context, p change.Place, rows []change.Ro
 			}
 		}
 		from := len(a.scratch)
-		f, err := rt.routing.Footprint(a.scratch, r)
+		f, err := rt.routing.Footprint(a.mode, a.scratch, r)
 		if err != nil {
 			// The log holds what no table can: trying again is for the
 			// operator's sake, who sees it in the status.

@@ -212,7 +212,7 @@ func (g *guard) free(suspects map[uint64]int64, holders map[uint64]int64) {
 
 // keysOf are the keys that a change is parked under.
 func keysOf(rt *route, row *change.Row) ([]uint64, error) {
-	f, err := rt.routing.Footprint(nil, row)
+	f, err := rt.routing.Footprint(causality.Rows, nil, row)
 	if err != nil {
 		return nil, err
 	}

@@ -14,17 +14,17 @@ import (
 // returns feeds them once more, as changes of any table.
 func (d *duel) apart(table string) (feed func(table string), want []string) {
 	d.t.Helper()
-	d.exec("INSERT INTO @" + table + " VALUES (64, NULL, 'seen by the source')")
-	want = []string{"64 - changed"}
+	d.exec("INSERT INTO @" + table + " VALUES (1024, NULL, 'seen by the source')")
+	want = []string{"1024 - changed"}
 	for i := 2; i < 30; i++ {
-		want = append(want, fmt.Sprintf("%d - n", 64*i))
+		want = append(want, fmt.Sprintf("%d - n", 1024*i))
 	}
 	feed = func(table string) {
 		d.t.Helper()
 		d.next, d.n = change.Place{}, 0
-		d.feed(d.change(table, row(64, nil, "seen by the source"), row(64, nil, "changed")))
+		d.feed(d.change(table, row(1024, nil, "seen by the source"), row(1024, nil, "changed")))
 		for i := 2; i < 30; i++ {
-			d.feed(d.change(table, nil, row(64*i, nil, "n")))
+			d.feed(d.change(table, nil, row(1024*i, nil, "n")))
 		}
 	}
 	tx, err := d.srv.DB().BeginTx(context.Background(), nil)
@@ -32,7 +32,7 @@ func (d *duel) apart(table string) (feed func(table string), want []string) {
 		d.t.Fatal(err)
 	}
 	defer tx.Rollback() // it only holds a lock
-	if _, err := tx.ExecContext(context.Background(), "UPDATE "+d.db+"."+table+" SET v = 'mine' WHERE id = 64"); err != nil {
+	if _, err := tx.ExecContext(context.Background(), "UPDATE "+d.db+"."+table+" SET v = 'mine' WHERE id = 1024"); err != nil {
 		d.t.Fatal(err)
 	}
 	feed(table)
@@ -68,7 +68,7 @@ func TestRouteChangedWhileLanesApart(t *testing.T) {
 				go func() {
 					defer close(fed)
 					_ = d.a.Apply(context.Background(), change.Place{}, &change.Transaction{GTID: "0-1-1",
-						Rows: []change.Row{d.change("m", row(64, nil, "seen by the source"), row(64, nil, "changed"))}}, "")
+						Rows: []change.Row{d.change("m", row(1024, nil, "seen by the source"), row(1024, nil, "changed"))}}, "")
 				}()
 			}
 			if h := d.halted(); h.Code != CodeRules || h.Remedy == "" {
@@ -124,7 +124,7 @@ func TestRulesChangedWhileLanesApart(t *testing.T) {
 			d.stop()
 			d.cfg.Rules = 1 // they are together
 			d.start()
-			d.feed(d.change("t", row(64, nil, "changed"), nil))
+			d.feed(d.change("t", row(1024, nil, "changed"), nil))
 			d.settled()
 			d.has("t", want[1:]...)
 		})

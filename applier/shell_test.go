@@ -445,7 +445,7 @@ func script(rng *rand.Rand, n int) ([]fed, map[int64]string) {
 			t.DDL = &change.DDL{Text: "ALTER"}
 		}
 		for k := range rng.IntN(12) {
-			id := int64(rng.IntN(20))
+			id := int64(rng.IntN(20)) * 700 // in several blocks
 			r := change.Row{Table: shellTable}
 			_, there := state[id]
 			if there {
@@ -530,6 +530,7 @@ func hostileRun(t *testing.T, seed uint64, mode causality.Mode) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		cfg.older = rng.IntN(2) == 0 // each goes on from what the other left apart
 		a := newApplier(cfg, &client{h, lanes}, zerolog.Nop())
 		ctx, cancel := context.WithCancel(context.Background())
 		ran := make(chan error, 1)

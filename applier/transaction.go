@@ -52,7 +52,7 @@ func (a *Applier) gather(ctx context.Context, p change.Place, rows []change.Row)
 				return err
 			}
 		}
-		f, err := rt.routing.Footprint(g.touches, r)
+		f, err := rt.routing.Footprint(a.mode, g.touches, r)
 		if err != nil {
 			return a.untilDone(ctx, place, "dispatch", func(context.Context) error { return at(place, err) })
 		}

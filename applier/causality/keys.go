@@ -19,7 +19,7 @@ import (
 // RoutingVersion names the way rows are hashed onto lanes. Positions of lanes
 // that stand apart are only worth anything to code that routes the same way:
 // it changes whenever Keys would answer differently for the same row.
-const RoutingVersion = 2
+const RoutingVersion = 3
 
 // ErrValue: a value has not the kind that its column's type gives it.
 var ErrValue = errors.New("value does not fit its column")
@@ -44,12 +44,6 @@ type key struct {
 	// single: that is its only part.
 	single bool
 }
-
-// blockBits: so many neighbours by the last number of their key, 64, go to one
-// lane. About as many rows lie on a page: a lane that inserts them touches each
-// page once, where eight lanes taking turns would split and latch each other's
-// pages. Different blocks still spread over all lanes.
-const blockBits = 6
 
 // part is one column of a key.
 type part struct {
@@ -171,9 +165,9 @@ type Footprint struct {
 	Touches []uint64
 }
 
-// Footprint computes the keys that a row change touches. The touches are
-// appended to scratch, which may be nil. Error: ErrValue.
-func (r *Routing) Footprint(scratch []uint64, row *change.Row) (Footprint, error) {
+// Footprint computes the keys that a row change touches, and its lane in a mode. The
+// touches are appended to scratch, which may be nil. Error: ErrValue.
+func (r *Routing) Footprint(m Mode, scratch []uint64, row *change.Row) (Footprint, error) {
 	if r.serial != "" {
 		return Footprint{Home: r.home}, nil
 	}
@@ -187,7 +181,7 @@ func (r *Routing) Footprint(scratch []uint64, row *change.Row) (Footprint, error
 			if k == 1 && row.Before != nil && r.keys[i].same(row.Before, image) {
 				continue // it touches what the before image did
 			}
-			h, home, ok, err := r.keys[i].hash(image)
+			h, home, ok, err := r.keys[i].hash(m.blockBits(), image)
 			if err != nil {
 				return Footprint{}, fmt.Errorf("%s of %s: %w", row.Op, r.name, err)
 			}
@@ -220,9 +214,9 @@ func appendNew(s []uint64, from int, h uint64) []uint64 {
 // hash answers with the key's hash, and with its block's, which decides the lane
 // of a row whose identity it is. ok is false for a key with a NULL: it conflicts
 // with nothing.
-func (k *key) hash(image []change.Value) (h, home uint64, ok bool, err error) {
+func (k *key) hash(blockBits uint, image []change.Value) (h, home uint64, ok bool, err error) {
 	if k.single {
-		return k.number(image)
+		return k.number(blockBits, image)
 	}
 	buf := forms.Get().(*[]byte)
 	defer forms.Put(buf)
@@ -260,7 +254,7 @@ func (k *key) hash(image []change.Value) (h, home uint64, ok bool, err error) {
 var forms = sync.Pool{New: func() any { return new([]byte) }}
 
 // number is hash for a key of one whole number, the most common one by far.
-func (k *key) number(image []change.Value) (h, home uint64, ok bool, err error) {
+func (k *key) number(blockBits uint, image []change.Value) (h, home uint64, ok bool, err error) {
 	p := &k.parts[0]
 	v, err := p.of(image)
 	if err != nil || v.IsNull() {

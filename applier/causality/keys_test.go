@@ -24,7 +24,7 @@ func oneColumn(c schema.Column, prefix int) *target.Table {
 
 func footprint(t *testing.T, r *Routing, v change.Value) Footprint {
 	t.Helper()
-	f, err := r.Footprint(nil, &change.Row{Op: change.Insert, After: []change.Value{v}})
+	f, err := r.Footprint(Rows, nil, &change.Row{Op: change.Insert, After: []change.Value{v}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,14 +185,14 @@ func TestFootprintOfUpdate(t *testing.T) {
 		{"from null", row(1, -1, 1), row(1, 3, 1), 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f, err := r.Footprint([]uint64{99}, &change.Row{Op: change.Update, Before: c.before, After: c.after})
+			f, err := r.Footprint(Rows, []uint64{99}, &change.Row{Op: change.Update, Before: c.before, After: c.after})
 			if err != nil {
 				t.Fatal(err)
 			}
 			if len(f.Touches)-1 != c.touches || f.Touches[0] != 99 {
 				t.Errorf("%d touches, want %d", len(f.Touches)-1, c.touches)
 			}
-			if before, _ := r.Footprint(nil, &change.Row{Op: change.Delete, Before: c.before}); before.Home != f.Home {
+			if before, _ := r.Footprint(Rows, nil, &change.Row{Op: change.Delete, Before: c.before}); before.Home != f.Home {
 				t.Error("the before image does not choose the lane")
 			}
 		})
@@ -203,7 +203,7 @@ func TestFootprintOfUpdate(t *testing.T) {
 		"short":    {Op: change.Insert, After: row(1)},
 		"null id":  {Op: change.Insert, After: row(-1, 1, 1)},
 	} {
-		if _, err := r.Footprint(nil, bad); !errors.Is(err, ErrValue) {
+		if _, err := r.Footprint(Rows, nil, bad); !errors.Is(err, ErrValue) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -223,15 +223,20 @@ func TestNumberKey(t *testing.T) {
 		change.IntegerOf(0), change.IntegerOf(-1), change.IntegerOf(63), change.IntegerOf(64), change.IntegerOf(1 << 40),
 		text("18446744073709551615"), text("7"), text("x"), change.RealOf(1), {},
 	} {
-		h, home, ok, err := r.keys[0].hash([]change.Value{v})
-		h2, home2, ok2, err2 := k.hash([]change.Value{v})
+		h, home, ok, err := r.keys[0].hash(Rows.blockBits(), []change.Value{v})
+		h2, home2, ok2, err2 := k.hash(Rows.blockBits(), []change.Value{v})
 		if h != h2 || home != home2 || ok != ok2 || (err == nil) != (err2 == nil) || err != nil && err.Error() != err2.Error() {
 			t.Errorf("%v: %x %x %v %v, and as any key %x %x %v %v", v, h, home, ok, err, h2, home2, ok2, err2)
 		}
 	}
-	// As version 2 has it since it exists.
-	if h, home, _, _ := r.keys[0].hash([]change.Value{change.IntegerOf(12345)}); h != 0x139e9fa906492cc5 || home != 0x20a85afc9c8e50b6 {
-		t.Errorf("%#x, %#x", h, home)
+	// As the versions have it since they exist.
+	for m, home := range map[Mode]uint64{rows2: 0x20a85afc9c8e50b6, transactions2: 0x20a85afc9c8e50b6, Rows: 0xba9c05e00fdaeb7c, Transactions: 0xba9c05e00fdaeb7c} {
+		if h, got, _, _ := r.keys[0].hash(m.blockBits(), []change.Value{change.IntegerOf(12345)}); h != 0x139e9fa906492cc5 || got != home {
+			t.Errorf("%s, version %d: %#x, %#x", m, m.Version(), h, got)
+		}
+		if known, ok := ModeOf(m.Version()); !ok || known != m || m.ByRow() != (m == Rows || m == rows2) {
+			t.Errorf("version %d: %v, %v", m.Version(), known, ok)
+		}
 	}
 }
 
@@ -304,7 +309,7 @@ func BenchmarkFootprint(b *testing.B) {
 	var scratch []uint64
 	b.ReportAllocs()
 	for b.Loop() {
-		f, err := r.Footprint(scratch[:0], row)
+		f, err := r.Footprint(Rows, scratch[:0], row)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -23,11 +23,14 @@ func Whole(n schema.Name, why string) *Routing {
 // is done to the table as a whole is done under it.
 func TableKey(n schema.Name) uint64 { return tableHash(n) }
 
+// keyVersion names the way keys are hashed; RoutingVersion, how they find a lane.
+const keyVersion = 2
+
 // Shape stands for all that decides which keys a table's changes touch, of which
 // Digest is the part that decides their lane. Keys that outlive the process are
 // only comparable with those of the same shape.
 func (r *Routing) Shape(source *schema.Table, t *target.Table) uint64 {
-	b := fmt.Appendf(nil, "%d %d %t", RoutingVersion, r.home, r.serial != "")
+	b := fmt.Appendf(nil, "%d %d %t", keyVersion, r.home, r.serial != "")
 	for _, k := range t.Keys {
 		if r.serial != "" {
 			break // the home is their only key

@@ -95,7 +95,7 @@ func (m *machine) dispatch() error {
 		}{m.sched.Pass(1), s.Place})
 		return nil
 	}
-	f, err := m.routings[s.Table].Footprint(nil, s.Row)
+	f, err := m.routings[s.Table].Footprint(causality.Rows, nil, s.Row)
 	if err != nil {
 		return err
 	}

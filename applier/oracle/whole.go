@@ -98,7 +98,7 @@ func (m *wholeMachine) dispatch() error {
 	for _, p := range parts {
 		var f causality.Footprint
 		for i, s := range p.steps {
-			one, err := m.routings[s.Table].Footprint(nil, s.Row)
+			one, err := m.routings[s.Table].Footprint(m.mode, nil, s.Row)
 			if err != nil {
 				return err
 			}

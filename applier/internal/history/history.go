@@ -48,18 +48,25 @@ func (g *Generator) text(c *schema.Column) change.Value {
 	return change.TextOf([]byte(w))
 }
 
+// number: every second one has a neighbour, and others are far away, for lanes are
+// given blocks of neighbours.
+func (g *Generator) number() int64 {
+	n := g.IntN(g.Spread)
+	return int64(n/2*5000 + n%2)
+}
+
 func (g *Generator) value(c *schema.Column) change.Value {
 	if c.Nullable && g.IntN(4) == 0 {
 		return change.Value{}
 	}
 	switch c.Type {
 	case schema.Int:
-		return change.IntegerOf(int64(g.IntN(g.Spread)))
+		return change.IntegerOf(g.number())
 	case schema.BigInt:
 		if c.Unsigned {
-			return change.TextOf(fmt.Append(nil, g.IntN(g.Spread)))
+			return change.TextOf(fmt.Append(nil, g.number()))
 		}
-		return change.IntegerOf(int64(g.IntN(g.Spread)) - 3)
+		return change.IntegerOf(g.number() - 3)
 	case schema.VarBinary:
 		return change.BytesOf([]byte(words[g.IntN(len(words))]))
 	}
