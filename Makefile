@@ -111,7 +111,7 @@ bench-log: build go-version ## the replicated log beside JetStream R3, and its o
 
 .PHONY: bench-apply
 bench-apply: build servers ## a backlog applied beside native replication: rows/s, CPU and memory, exit 3 below a target (FLAVOR, WORKLOAD, ROUNDS, SCALE, PROFILE)
-	$(GO) run ./test/bench -strict -rounds $(if $(ROUNDS),$(ROUNDS),1) -scale $(if $(SCALE),$(SCALE),1) -workload '$(WORKLOAD)' $(if $(filter-out file,$(origin FLAVOR)),-flavor $(FLAVOR)) $(if $(PROFILE),-profile $(PROFILE)) apply
+	$(GO) run ./test/bench -strict -rounds $(or $(ROUNDS),0) -scale $(if $(SCALE),$(SCALE),1) -workload '$(WORKLOAD)' $(if $(filter-out file,$(origin FLAVOR)),-flavor $(FLAVOR)) $(if $(PROFILE),-profile $(PROFILE)) apply
 
 .PHONY: bench-lag
 bench-lag: build servers ## end-to-end latency at 1,000 transactions/s beside native replication (ROUNDS, SPELL, DELAYS, ATOMICITY)

@@ -154,7 +154,11 @@ func applyOne(ctx context.Context, s settings, w workload) (f figures, err error
 	fmt.Printf("  %-22s %10s %14s %16s %12s\n", "", "rows/s", "mysqld µs/row", "twinspan µs/row", "twinspan MiB")
 	native, ratios := map[int][]sample{}, map[int][]float64{}
 	var own []sample
-	for round := range s.rounds {
+	rounds := w.rounds // more where parity is the aim and noise decides
+	if s.rounds > 0 {
+		rounds = s.rounds
+	}
+	for round := range rounds {
 		for turn, workers := range nativeWorkers {
 			n, o, err := a.round(ctx, w, rng, rows, workers, (round+turn)%2 == 0)
 			if err != nil {

@@ -42,7 +42,7 @@ type settings struct {
 func main() {
 	var s settings
 	flag.StringVar(&s.binary, "twinspan", "bin/twinspan", "the built `binary`")
-	flag.IntVar(&s.rounds, "rounds", 3, "interleaved rounds")
+	flag.IntVar(&s.rounds, "rounds", 3, "interleaved rounds; 0: one, or three of the apply part's workloads whose aim is parity")
 	flag.IntVar(&s.rows, "rows", 300000, "row changes of the decode part's first shape; the others have fewer")
 	flavor := flag.String("flavor", string(mysqltest.MySQL97), "of the apply part's servers: mysql97, mariadb1011 or mariadb118")
 	flag.StringVar(&s.workload, "workload", "a", "of the apply part, a comma list of a to f; empty: all of them")
