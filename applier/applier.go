@@ -163,6 +163,7 @@ type Applier struct {
 	last    *route                 // the one of the row before
 	digests map[schema.Name]uint64
 	scratch []uint64
+	groups  []routed
 	replay  change.Place   // stored places reach up to here: lanes may stand apart below
 	from    *origin        // the transaction that is being fed
 	looked  time.Time      // when passing routes were looked up last

@@ -114,18 +114,25 @@ type route struct {
 	gone bool
 }
 
-// work is what a lane gets at a time: a row, or a transaction. There are a great
-// many, so it is small.
+// work is what a lane gets at a time: a row, some that follow each other, or a
+// transaction. There are a great many, so it is small.
 type work struct {
 	route *route
-	row   *change.Row
-	mark  mark
-	more  *more // of a transaction; nil when it has one row
+	rows  []change.Row // of one table, without a gap between their places
+	mark  mark         // of the first
+	more  *more        // of a transaction; nil when that is all
 }
 
-// more is what a transaction has besides its first row.
+// origin of the row: its place is as far behind the first one's as the row is.
+func (w *work) origin(row int) mark {
+	m := w.mark
+	m.place.Index += int32(row)
+	return m
+}
+
+// more is what a transaction has besides its first rows.
 type more struct {
-	rest []work // more rows
+	rest []work
 	// parts, when set, is a transaction that is too large for memory: all there
 	// is of it.
 	parts *parts

@@ -120,17 +120,31 @@ const feedRows = 256
 // the watermark.
 const endCost = 256
 
-// routed is a row with the answer of causality.
+// Rows that follow each other on their way to one lane go there together, as far as
+// batches can still be cut finely.
+const (
+	groupRows = 32
+	groupCost = 32 << 10
+)
+
+// routed are rows with the answer of causality.
 type routed struct {
-	footprint causality.Footprint
-	cost      int64
-	work      work
+	home     uint64
+	lane     int
+	from, to int // their touches, in scratch
+	cost     int64
+	work     work
+}
+
+// takes says that a row with such a home and cost goes together with those.
+func (r *routed) takes(rt *route, lane int, cost int64) bool {
+	return r.work.route == rt && r.lane == lane && len(r.work.rows) < groupRows && r.cost+cost <= groupCost
 }
 
 // dispatch hands the first rows to their lanes, at least one of them, and says
 // how many.
 func (a *Applier) dispatch(ctx context.Context, p change.Place, rows []change.Row) (int, error) {
-	var buf [feedRows]routed
+	groups := a.groups[:0]
 	a.scratch = a.scratch[:0]
 	for i := range rows {
 		r := &rows[i]
@@ -158,10 +172,20 @@ func (a *Applier) dispatch(ctx context.Context, p change.Place, rows []change.Ro
 			return 0, a.untilDone(ctx, place, "dispatch", func(context.Context) error { return at(place, err) })
 		}
 		if f.Touches != nil {
-			a.scratch, f.Touches = f.Touches, f.Touches[from:]
+			a.scratch = f.Touches
 		}
-		buf[i] = routed{footprint: f, cost: costOf(r), work: work{route: rt, row: r, mark: mark{place, a.from}}}
+		cost, lane := costOf(r), causality.LaneOf(f, len(a.lanes))
+		// What may have been applied before is looked at row by row.
+		if n := len(groups) - 1; n >= 0 && place.Compare(a.replay) > 0 && groups[n].takes(rt, lane, cost) {
+			g := &groups[n]
+			g.work.rows, g.to, g.cost = rows[i-len(g.work.rows):i+1], len(a.scratch), g.cost+cost
+			continue
+		}
+		groups = append(groups, routed{home: f.Home, lane: lane, from: from, to: len(a.scratch), cost: cost,
+			work: work{route: rt, rows: rows[i : i+1], mark: mark{place, a.from}}})
 	}
+	a.groups = groups
+	defer clear(groups) // they refer to rows
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for a.sched.Load() > a.cfg.WindowBytes {
@@ -169,13 +193,14 @@ func (a *Applier) dispatch(ctx context.Context, p change.Place, rows []change.Ro
 			return 0, err
 		}
 	}
-	for i := range rows {
-		place := change.Place{Offset: p.Offset, Index: p.Index + int32(i)}
-		lane, added := a.sched.Add(place, buf[i].footprint, 1, buf[i].cost, buf[i].work)
+	for i := range groups {
+		g := &groups[i]
+		last := g.work.origin(len(g.work.rows) - 1).place
+		lane, added := a.sched.Add(last, causality.Footprint{Home: g.home, Touches: a.scratch[g.from:g.to]}, len(g.work.rows), g.cost, g.work)
 		if added {
 			a.lanes[lane].wake.Signal()
 		} else {
-			a.state.skipped++
+			a.state.skipped += int64(len(g.work.rows))
 		}
 	}
 	return len(rows), nil

@@ -79,7 +79,7 @@ type Status struct {
 // Lane of Status.
 type Lane struct {
 	Place    change.Place `json:"place"`
-	Pending  int          `json:"pending"`   // row changes, or transactions
+	Pending  int          `json:"pending"`   // row changes; in the order of commits, transactions
 	WaitsFor int          `json:"waits_for"` // a lane; -1: none
 	Batches  int64        `json:"batches"`
 	Rows     int64        `json:"rows"` // durable since the lane was made

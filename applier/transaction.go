@@ -69,7 +69,7 @@ func (a *Applier) gather(ctx context.Context, p change.Place, rows []change.Row)
 			skipped++
 			continue
 		}
-		g.rows = append(g.rows, work{route: rt, row: r, mark: mark{place, a.from}})
+		g.rows = append(g.rows, work{route: rt, rows: rows[i : i+1], mark: mark{place, a.from}})
 		g.cost += costOf(r)
 		if g.parts == nil && g.cost < a.cfg.LargeBytes || g.parts != nil && g.cost < a.cfg.BatchBytes {
 			continue

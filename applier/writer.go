@@ -186,20 +186,30 @@ func notBehind(believed, stand []change.Place) error {
 
 // gathering is what a lane puts its batches together in, one after the other.
 type gathering struct {
-	work  []*work // in log order
-	of    []int32 // the run of each
+	all   []gatheredRow // in log order
+	of    []int32       // the run of each
 	runs  []run
 	rows  []change.Row // of all runs, as are the marks
 	marks []mark
 }
 
+// gatheredRow is a row of some work.
+type gatheredRow struct {
+	*work
+	at int
+}
+
+func (r gatheredRow) row() *change.Row { return &r.rows[r.at] }
+
 // items gathers a batch.
 func (g *gathering) items(batch []causality.Item[work]) []run {
-	g.work = g.work[:0]
+	g.all = g.all[:0]
 	for i := range batch {
 		w := &batch[i].Work
-		if g.work = append(g.work, w); w.more != nil {
-			g.add(w.more.rest)
+		if g.add(w); w.more != nil {
+			for k := range w.more.rest {
+				g.add(&w.more.rest[k])
+			}
 		}
 	}
 	return g.sort()
@@ -207,14 +217,16 @@ func (g *gathering) items(batch []causality.Item[work]) []run {
 
 // part gathers a part of a transaction.
 func (g *gathering) part(rows []work) []run {
-	g.work = g.work[:0]
-	g.add(rows)
+	g.all = g.all[:0]
+	for i := range rows {
+		g.add(&rows[i])
+	}
 	return g.sort()
 }
 
-func (g *gathering) add(rows []work) {
-	for i := range rows {
-		g.work = append(g.work, &rows[i])
+func (g *gathering) add(w *work) {
+	for i := range w.rows {
+		g.all = append(g.all, gatheredRow{w, i})
 	}
 }
 
@@ -222,32 +234,32 @@ func (g *gathering) add(rows []work) {
 // until forget, or until the next batch.
 func (g *gathering) sort() []run {
 	var n int
-	g.of, n = causality.Runs(g.of[:0], g.work,
-		func(w *work) schema.Name { return w.route.routing.Name() },
-		func(w *work) bool { return w.route.free },
-		func(a, b *work) bool { return a.route == b.route && a.row.Flags == b.row.Flags })
+	g.of, n = causality.Runs(g.of[:0], g.all,
+		func(r gatheredRow) schema.Name { return r.route.routing.Name() },
+		func(r gatheredRow) bool { return r.route.free },
+		func(a, b gatheredRow) bool { return a.route == b.route && a.row().Flags == b.row().Flags })
 	counts := make([]int, n)
 	for _, r := range g.of {
 		counts[r]++
 	}
-	g.rows, g.marks = slices.Grow(g.rows[:0], len(g.work)), slices.Grow(g.marks[:0], len(g.work))
+	g.rows, g.marks = slices.Grow(g.rows[:0], len(g.all)), slices.Grow(g.marks[:0], len(g.all))
 	g.runs = slices.Grow(g.runs[:0], n)
 	at := 0
 	for _, c := range counts {
 		g.runs = append(g.runs, run{rows: g.rows[at : at : at+c], marks: g.marks[at : at : at+c]})
 		at += c
 	}
-	for i, w := range g.work {
+	for i, w := range g.all {
 		r := &g.runs[g.of[i]]
-		r.route, r.rows, r.marks = w.route, append(r.rows, *w.row), append(r.marks, w.mark)
+		r.route, r.rows, r.marks = w.route, append(r.rows, *w.row()), append(r.marks, w.origin(w.at))
 	}
 	return g.runs
 }
 
 // forget lets go of the rows.
 func (g *gathering) forget() {
-	n := len(g.work)
-	clear(g.work)
+	n := len(g.all)
+	clear(g.all)
 	clear(g.runs)
 	clear(g.rows[:n])
 	clear(g.marks[:n])

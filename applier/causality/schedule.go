@@ -13,10 +13,11 @@ import (
 // Start is the place before the first change of a log.
 var Start = change.Place{Offset: -1}
 
-// Item is one dispatched row change, or a whole transaction.
+// Item is one dispatched row change, several that follow each other in the log and
+// share a lane, or a whole transaction.
 type Item[T any] struct {
-	Place change.Place
-	Work  T // what the lane needs to apply it
+	Place change.Place // of the last
+	Work  T            // what the lane needs to apply it
 
 	seq  int64
 	cost int64
@@ -84,6 +85,7 @@ type lane[T any] struct {
 	queue   []Item[T]    // dispatched, not taken
 	taken   []Item[T]    // being applied
 	durable int64        // every item of the lane up to this seq is durable
+	pending int          // row changes in both
 }
 
 // New makes a schedule for lanes whose durable places were read from the
@@ -105,20 +107,18 @@ func (s *Schedule[T]) SetFaults(f Faults) { s.faults = f }
 // Lanes is how many there are.
 func (s *Schedule[T]) Lanes() int { return len(s.lanes) }
 
-// Lane is where a footprint belongs.
-func (s *Schedule[T]) Lane(f Footprint) int { return laneOf(f.Home, len(s.lanes)) }
-
-// laneOf spreads hashes over n lanes by their high bits (multiply and shift).
-func laneOf(home uint64, n int) int {
-	return int((home >> 32) * uint64(n) >> 32)
+// LaneOf is which of n lanes a footprint belongs to: hashes are spread by their high
+// bits (multiply and shift).
+func LaneOf(f Footprint, n int) int {
+	return int((f.Home >> 32) * uint64(n) >> 32)
 }
 
-// Add dispatches one row change, or a transaction of so many with the footprint
-// of all of them, in log order. It answers false when that is durable already:
-// its lane's stored place is at or past it. The cost counts for Load until the
+// Add dispatches one row change, or so many that are one item, with the place of the
+// last and the footprint of all of them, in log order. It answers false when that is
+// durable already: its lane's stored place is at or past it. The cost counts for Load until the
 // watermark has passed the item.
 func (s *Schedule[T]) Add(p change.Place, f Footprint, rows int, cost int64, work T) (laneIndex int, added bool) {
-	at := s.Lane(f)
+	at := LaneOf(f, len(s.lanes))
 	l := &s.lanes[at]
 	s.seq++
 	if p.Compare(l.start) <= 0 && !s.faults.NoSkip {
@@ -132,7 +132,8 @@ func (s *Schedule[T]) Add(p change.Place, f Footprint, rows int, cost int64, wor
 		}
 	}
 	l.queue = push(l.queue, item)
-	s.marks.add(s.seq, cost)
+	l.pending += rows
+	s.marks.add(s.seq, rows, cost)
 	return at, true
 }
 
@@ -165,7 +166,7 @@ func (i *Item[T]) wait(lane int, seq int64) {
 // number: once Low reaches it, everything before it is durable.
 func (s *Schedule[T]) Pass(cost int64) int64 {
 	s.seq++
-	s.marks.add(s.seq, cost)
+	s.marks.add(s.seq, 1, cost)
 	return s.seq
 }
 
@@ -224,6 +225,9 @@ func (s *Schedule[T]) Done(laneIndex int) {
 	if len(l.taken) == 0 {
 		return
 	}
+	for i := range l.taken {
+		l.pending -= l.taken[i].Rows()
+	}
 	end := l.taken[len(l.taken)-1]
 	l.durable, l.start = end.seq, end.Place
 	l.taken = nil
@@ -264,15 +268,13 @@ func (s *Schedule[T]) Raise(p change.Place) {
 	}
 }
 
-// Pending is how many items a lane has not made durable.
-func (s *Schedule[T]) Pending(laneIndex int) int {
-	return len(s.lanes[laneIndex].queue) + len(s.lanes[laneIndex].taken)
-}
+// Pending is how many row changes a lane has not made durable.
+func (s *Schedule[T]) Pending(laneIndex int) int { return s.lanes[laneIndex].pending }
 
 // Idle says that everything dispatched is durable.
 func (s *Schedule[T]) Idle() bool {
 	for i := range s.lanes {
-		if s.Pending(i) > 0 {
+		if len(s.lanes[i].queue)+len(s.lanes[i].taken) > 0 {
 			return false
 		}
 	}
@@ -306,20 +308,20 @@ type marks struct {
 
 type mark struct {
 	seq  int64 // the newest in this step
-	n    int
+	n    int   // rows
 	cost int64
 }
 
-const markItems = 64
+const markRows = 64
 
-func (m *marks) add(seq, cost int64) {
+func (m *marks) add(seq int64, rows int, cost int64) {
 	m.total += cost
-	if n := len(m.steps); n > 0 && m.steps[n-1].n < markItems {
+	if n := len(m.steps); n > 0 && m.steps[n-1].n < markRows {
 		s := &m.steps[n-1]
-		s.seq, s.n, s.cost = seq, s.n+1, s.cost+cost
+		s.seq, s.n, s.cost = seq, s.n+rows, s.cost+cost
 		return
 	}
-	m.steps = append(m.steps, mark{seq: seq, n: 1, cost: cost})
+	m.steps = append(m.steps, mark{seq: seq, n: rows, cost: cost})
 }
 
 func (m *marks) above(low int64) int64 {

@@ -69,7 +69,7 @@ func (s *Sequence[T]) Add(p change.Place, f Footprint, rows int, cost int64, wor
 	}
 	s.queue = push(s.queue, item)
 	s.queued += rows
-	s.marks.add(s.seq, cost)
+	s.marks.add(s.seq, rows, cost)
 	return max(s.free(), 0), true
 }
 
@@ -94,7 +94,7 @@ func (i *Item[T]) after(seq int64, newestOnly bool) {
 // Pass gives something that belongs to no lane its number, as Schedule's does.
 func (s *Sequence[T]) Pass(cost int64) int64 {
 	s.seq++
-	s.marks.add(s.seq, cost)
+	s.marks.add(s.seq, 1, cost)
 	return s.seq
 }
 
