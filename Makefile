@@ -114,8 +114,8 @@ bench-apply: build servers ## a backlog applied beside native replication: rows/
 	$(GO) run ./test/bench -strict -rounds $(or $(ROUNDS),0) -scale $(if $(SCALE),$(SCALE),1) -workload '$(WORKLOAD)' $(if $(filter-out file,$(origin FLAVOR)),-flavor $(FLAVOR)) $(if $(PROFILE),-profile $(PROFILE)) apply
 
 .PHONY: bench-lag
-bench-lag: build servers ## end-to-end latency at 1,000 transactions/s beside native replication (ROUNDS, SPELL, DELAYS, ATOMICITY)
-	$(GO) run ./test/bench $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(SPELL),-spell $(SPELL)) $(if $(DELAYS),-delays $(DELAYS)) $(if $(ATOMICITY),-atomicity $(ATOMICITY)) lag
+bench-lag: build servers ## end-to-end latency at 1,000 transactions/s beside native replication (ROUNDS, SPELL, DELAYS, ATOMICITY, RATE)
+	$(GO) run ./test/bench $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(SPELL),-spell $(SPELL)) $(if $(DELAYS),-delays $(DELAYS)) $(if $(ATOMICITY),-atomicity $(ATOMICITY)) $(if $(RATE),-rate $(RATE)) lag
 
 .PHONY: fuzz
 fuzz: go-version ## every fuzz target for FUZZTIME (PKG, FUZZTIME)
