@@ -136,7 +136,7 @@ func TestBrokenOff(t *testing.T) {
 	for _, f := range []mysqltest.Flavor{mysqltest.MySQL97, mysqltest.MariaDB118} {
 		t.Run(string(f), func(t *testing.T) {
 			srv := mysqltest.Start(t, f)
-			srv.Exec(t, "CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY AUTO_INCREMENT, v CHAR(100))", "INSERT INTO d.t (v) VALUES (REPEAT('x',100))")
+			srv.Exec(t, "CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY AUTO_INCREMENT, v VARCHAR(450))", "INSERT INTO d.t (v) VALUES (REPEAT('x',450))")
 			for range 16 {
 				srv.Exec(t, "INSERT INTO d.t (v) SELECT v FROM d.t")
 			}
@@ -144,10 +144,14 @@ func TestBrokenOff(t *testing.T) {
 			const breaks = 3
 			parts, broken := 0, 0
 			l.fail = func(d log.Draft) (error, bool) { // called by one appender at a time
-				if d.Topic == log.TopicData && !d.EndsTransaction {
+				switch {
+				case d.EndsTransaction:
+					parts = 0
+				case d.Topic == log.TopicData:
 					parts++
 				}
-				if parts < 5 || broken == breaks {
+				// Of the last one, 15 MB, far more is to come then than sockets hold.
+				if parts < 20 || broken == breaks {
 					return nil, false
 				}
 				for _, row := range srv.Query(t, "SELECT id FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'") {
