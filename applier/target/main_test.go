@@ -61,6 +61,17 @@ func inBothWays(t *testing.T, f func(t *testing.T, b *bench)) {
 	}
 }
 
+// eventful is a writer that uses row events, for however few rows.
+func (b *bench) eventful() *Writer {
+	b.t.Helper()
+	w, err := NewWriter(context.Background(), b.conn, b.info)
+	if err != nil || w.Reason() != "" {
+		b.t.Fatal(w.Reason(), err)
+	}
+	w.few = 1
+	return w
+}
+
 func newBench(t *testing.T, flavor mysqltest.Flavor) *bench {
 	t.Helper()
 	ctx := context.Background()

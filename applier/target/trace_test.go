@@ -42,11 +42,7 @@ func TestRowEventsRestoreSession(t *testing.T) {
 			"CREATE TABLE plain (id INT PRIMARY KEY, v VARCHAR(10))", "CREATE TABLE wide (id INT PRIMARY KEY, v LONGTEXT)")
 		c, part, plain, wide := b.plan("c", "c"), b.plan("part", "part"), b.plan("plain", "plain"), b.plan("wide", "wide")
 		long := strings.Repeat("ü", narrowFrom/2)
-		w, err := NewWriter(ctx, b.conn, b.info)
-		if err != nil || w.Reason() != "" {
-			t.Fatal(w.Reason(), err)
-		}
-		w.few = 1
+		w := b.eventful()
 		before := b.session()
 		if before["foreign_key_checks"] != "ON" || len(before) < 100 {
 			t.Fatalf("%d variables", len(before))
@@ -121,11 +117,8 @@ func TestRowEventsLeaveCharset(t *testing.T) {
 		ctx := context.Background()
 		b.exec("CREATE TABLE t (id INT PRIMARY KEY, v LONGTEXT)")
 		p := b.plan("t", "t")
-		w, err := NewWriter(ctx, b.conn, b.info)
-		if err != nil || w.Reason() != "" {
-			t.Fatal(w.Reason(), err)
-		}
-		w.few, w.conn = 1, stuck{w.conn}
+		w := b.eventful()
+		w.conn = stuck{w.conn}
 		rows := []change.Row{p.insert(image(1, strings.Repeat("x", narrowFrom))...)}
 		for range 2 { // the second time it is there already
 			b.exec("BEGIN")
@@ -145,11 +138,7 @@ func TestRowEventsRefused(t *testing.T) {
 		ctx := context.Background()
 		b.exec("CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(10))")
 		p := b.plan("t", "t")
-		w, err := NewWriter(ctx, b.conn, b.info)
-		if err != nil || w.Reason() != "" {
-			t.Fatal(w.Reason(), err)
-		}
-		w.few = 1
+		w := b.eventful()
 		// Events that are not what they say: the server must refuse them, stay
 		// up, and keep the session usable.
 		for n, damage := range []func(event []byte) []byte{
@@ -304,11 +293,8 @@ func TestRowEventsOfLargeRows(t *testing.T) {
 		ctx := context.Background()
 		b.exec("CREATE TABLE t (id INT PRIMARY KEY, v LONGTEXT)")
 		p := b.plan("t", "t")
-		w, err := NewWriter(ctx, b.conn, b.info)
-		if err != nil || w.Reason() != "" {
-			t.Fatal(w.Reason(), err)
-		}
-		w.few, w.packet = 1, 1<<20 // as if the server took no more
+		w := b.eventful()
+		w.packet = 1 << 20 // as if the server took no more
 		p.packet.Store(1 << 20)
 		write := func(statements int, rows ...change.Row) (done bool, err error) {
 			t.Helper()
