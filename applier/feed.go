@@ -136,9 +136,11 @@ type routed struct {
 	work     work
 }
 
-// takes says that a row with such a home and cost goes together with those.
-func (r *routed) takes(rt *route, lane int, cost int64) bool {
-	return r.work.route == rt && r.lane == lane && len(r.work.rows) < groupRows && r.cost+cost <= groupCost
+// joins says that a row goes with the ones before it. What may have been applied
+// before an owner took over is told row by row, so such rows stay alone.
+func (a *Applier) joins(g *routed, rt *route, lane int, cost int64) bool {
+	return g.work.route == rt && g.lane == lane && g.work.mark.place.Compare(a.replay) > 0 &&
+		len(g.work.rows) < min(groupRows, a.cfg.BatchRows) && g.cost+cost <= min(groupCost, a.cfg.BatchBytes)
 }
 
 // dispatch hands the first rows to their lanes, at least one of them, and says
@@ -175,8 +177,7 @@ func (a *Applier) dispatch(ctx context.Context, p change.Place, rows []change.Ro
 			a.scratch = f.Touches
 		}
 		cost, lane := costOf(r), causality.LaneOf(f, len(a.lanes))
-		// What may have been applied before is looked at row by row.
-		if n := len(groups) - 1; n >= 0 && place.Compare(a.replay) > 0 && groups[n].takes(rt, lane, cost) {
+		if n := len(groups) - 1; n >= 0 && a.joins(&groups[n], rt, lane, cost) {
 			g := &groups[n]
 			g.work.rows, g.to, g.cost = rows[i-len(g.work.rows):i+1], len(a.scratch), g.cost+cost
 			continue

@@ -57,6 +57,7 @@ type hostile struct {
 
 	lease time.Duration // sessions that are silent for longer are dead; 0: never
 
+	largest     int      // rows of a batch
 	incarnation int      // of the server: sessions of an earlier one are dead
 	saved       *hostile // what a server that lost its last commits has
 	regressions int
@@ -310,6 +311,13 @@ func (l *hostileLane) look(id int64) (string, bool) {
 }
 
 func (l *hostileLane) apply(_ context.Context, runs []run) (sum target.Outcome, err error) {
+	n := 0
+	for _, r := range runs {
+		n += len(r.rows)
+	}
+	l.c.mu.Lock()
+	l.c.largest = max(l.c.largest, n)
+	l.c.mu.Unlock()
 	for _, r := range runs {
 		out, err := l.applyRun(r)
 		sum.Add(out)
@@ -616,6 +624,38 @@ func feedAll(ctx context.Context, a *Applier, history []fed, last change.Place) 
 		time.Sleep(time.Millisecond)
 	}
 	return false
+}
+
+// TestResumeWithinTransaction: a lane stands in the middle of rows that follow each
+// other. Those up to there are not applied again, together with the next or alone.
+func TestResumeWithinTransaction(t *testing.T) {
+	const rows, batch = 100, 7
+	for done := range rows {
+		h := newHostile(1, 0)
+		h.lanes = []change.Place{{Index: int32(done)}}
+		tx := change.Transaction{GTID: "0-1-1", CommitTime: time.Now()}
+		for i := range int64(rows) {
+			if tx.Rows = append(tx.Rows, change.Row{Table: shellTable, After: []change.Value{change.IntegerOf(i), change.TextOf([]byte("x"))}}); int(i) <= done {
+				h.rows[i] = "x"
+			}
+		}
+		cfg, err := Config{Stream: "s", Lanes: 1, BatchRows: batch, ProgressInterval: time.Millisecond}.withDefaults()
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := newApplier(cfg, &client{h, 1}, zerolog.Nop())
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ran := make(chan error, 1)
+		go func() { ran <- a.Run(ctx) }()
+		all := feedAll(ctx, a, []fed{{change.Place{}, tx}}, change.Place{Index: rows})
+		cancel()
+		if err := <-ran; err != nil || !all {
+			t.Fatalf("%d of %d done: %v, %v", done+1, rows, all, err)
+		}
+		if h.problem != nil || len(h.rows) != rows || h.largest > batch {
+			t.Fatalf("%d of %d done: %v; %d rows, %d in a batch", done+1, rows, h.problem, len(h.rows), h.largest)
+		}
+	}
 }
 
 // TestHaltShowsAndHeals: a halt names what is wrong, holds up only what has to

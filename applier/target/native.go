@@ -181,6 +181,9 @@ func (w *Writer) Try(ctx context.Context, runs []Run) (sum Outcome, done bool, e
 	}
 	err = w.write(ctx, runs, &sum)
 	if back := w.widen(ctx, &sum); back != nil {
+		if err != nil {
+			back = fmt.Errorf("%w; before that: %s", back, err.Error())
+		}
 		return sum, false, back
 	}
 	switch {
