@@ -50,6 +50,8 @@ type laneSession interface {
 	// places reads the stored places of all lanes. It waits for a transaction
 	// of an earlier session of this lane that is not over. Fails with ErrFenced.
 	places(ctx context.Context) ([]change.Place, error)
+	// batch is move and apply, by fewer round trips where that is possible.
+	batch(ctx context.Context, from, to change.Place, runs []run) (target.Outcome, error)
 	// move opens a transaction and moves the lane's place from one to the other
 	// in it. Fails with ErrFenced, errPlace.
 	move(ctx context.Context, from, to change.Place) error

@@ -276,6 +276,13 @@ func (l *hostileLane) rollback(context.Context) error {
 	return nil
 }
 
+func (l *hostileLane) batch(ctx context.Context, from, to change.Place, runs []run) (target.Outcome, error) {
+	if err := l.move(ctx, from, to); err != nil {
+		return target.Outcome{}, err
+	}
+	return l.apply(ctx, runs)
+}
+
 func (l *hostileLane) move(_ context.Context, from, to change.Place) error {
 	c := l.c
 	c.mu.Lock()

@@ -14,16 +14,17 @@ import (
 // sqlLane is a lane's connection. It works without autocommit: a transaction
 // begins with its first statement, which is always the one on the lane's place.
 type sqlLane struct {
-	conn   *sql.Conn
-	stream string
-	index  int
-	epoch  uint64
-	watch  *heedful     // conn, for all that may be refused
-	to     change.Place // where the open transaction has moved the lane's place
-	c      careful
-	events *target.Writer
-	batch  []target.Run // reused, as is seen
-	seen   map[*target.Plan]struct{}
+	conn    *sql.Conn
+	stream  string
+	name    string // the stream's, in SQL
+	index   int
+	epoch   uint64
+	watch   *heedful     // conn, for all that may be refused
+	to      change.Place // where the open transaction has moved the lane's place
+	c       careful
+	events  *target.Writer
+	batched []target.Run // reused, as is seen
+	seen    map[*target.Plan]struct{}
 }
 
 func (b *sqlBackend) lane(ctx context.Context, epoch uint64, index int) (laneSession, error) {
@@ -35,7 +36,7 @@ func (b *sqlBackend) lane(ctx context.Context, epoch uint64, index int) (laneSes
 	if b.guard.under != nil {
 		watch.Execer = b.guard.under(conn)
 	}
-	l := &sqlLane{conn: conn, watch: watch, stream: b.cfg.Stream, index: index, epoch: epoch, c: careful{g: b.guard, conn: watch}, seen: map[*target.Plan]struct{}{}}
+	l := &sqlLane{conn: conn, watch: watch, stream: b.cfg.Stream, name: target.Literal(b.cfg.Stream), index: index, epoch: epoch, c: careful{g: b.guard, conn: watch}, seen: map[*target.Plan]struct{}{}}
 	if err := b.guard.load(ctx, conn); err != nil {
 		l.close()
 		return nil, err
@@ -86,15 +87,49 @@ func (l *sqlLane) places(ctx context.Context) ([]change.Place, error) {
 	return all, err
 }
 
+// batch: where its runs go as row events, and nothing asks for a look at the target
+// before, all of it is one packet.
+func (l *sqlLane) batch(ctx context.Context, from, to change.Place, runs []run) (target.Outcome, error) {
+	var sum target.Outcome
+	if l.watch.refused == nil && l.plain(runs) == len(runs) && l.events.Opens(l.batched) {
+		out, open, done, err := l.events.TryAll(ctx, l.moving(from, to), l.batched)
+		switch {
+		case errors.Is(err, target.ErrNotLed):
+			return out, l.unmoved(ctx, from)
+		case err != nil:
+			return out, fmt.Errorf("lane %d: %w", l.index, err)
+		case done:
+			l.to = to
+			return out, nil
+		}
+		sum = out
+		if open {
+			l.to, l.watch.refused = to, l.events.Doubt()
+			out, err := l.apply(ctx, runs)
+			sum.Add(out)
+			return sum, err
+		}
+	}
+	if err := l.move(ctx, from, to); err != nil {
+		return sum, err
+	}
+	return l.apply(ctx, runs)
+}
+
+// moving is the statement that move sends.
+func (l *sqlLane) moving(from, to change.Place) string {
+	return fmt.Sprintf(`UPDATE twinspan.lane_position SET log_offset = %d, log_index = %d, updated_at = UTC_TIMESTAMP(6)
+		WHERE stream = %s AND lane = %d AND epoch = %d AND log_offset = %d AND log_index = %d`,
+		to.Offset, to.Index, l.name, l.index, l.epoch, from.Offset, from.Index)
+}
+
 // move is the first statement of a transaction, so that everything after it is
 // the epoch's; of a transaction whose end was not known then, also its last.
 func (l *sqlLane) move(ctx context.Context, from, to change.Place) error {
 	if err := l.whole(ctx); err != nil {
 		return err
 	}
-	r, err := l.conn.ExecContext(ctx, `UPDATE twinspan.lane_position SET log_offset = ?, log_index = ?, updated_at = UTC_TIMESTAMP(6)
-		WHERE stream = ? AND lane = ? AND epoch = ? AND log_offset = ? AND log_index = ?`,
-		to.Offset, to.Index, l.stream, l.index, l.epoch, from.Offset, from.Index)
+	r, err := l.conn.ExecContext(ctx, l.moving(from, to))
 	if err != nil {
 		return fmt.Errorf("place of lane %d: %w", l.index, err)
 	}
@@ -103,14 +138,19 @@ func (l *sqlLane) move(ctx context.Context, from, to change.Place) error {
 		return err
 	}
 	if n != 1 {
-		// Fenced, or someone changed the place: the look at it tells which.
-		if _, err := l.places(ctx); err != nil {
-			return err
-		}
-		return fmt.Errorf("place of lane %d is not %d/%d: %w", l.index, from.Offset, from.Index, errPlace)
+		return l.unmoved(ctx, from)
 	}
 	l.to, l.watch.refused = to, nil
 	return nil
+}
+
+// unmoved is why the place was not moved: fenced, or someone changed it. The look at
+// it tells which.
+func (l *sqlLane) unmoved(ctx context.Context, from change.Place) error {
+	if _, err := l.places(ctx); err != nil {
+		return err
+	}
+	return fmt.Errorf("place of lane %d is not %d/%d: %w", l.index, from.Offset, from.Index, errPlace)
 }
 
 // apply: the tables are looked at once their rows are written, when the transaction
@@ -147,16 +187,10 @@ func (l *sqlLane) unchanged(ctx context.Context, runs []run) error {
 // refused; the others run by run.
 func (l *sqlLane) write(ctx context.Context, runs []run) (sum target.Outcome, err error) {
 	for len(runs) > 0 {
-		l.batch = l.batch[:0]
-		for _, r := range runs {
-			if !l.c.plain(r) {
-				break
-			}
-			l.batch = append(l.batch, target.Run{Plan: r.route.plan, Rows: r.rows})
-		}
+		l.plain(runs)
 		exactly := 1
-		if n := l.events.Together(l.batch); n > 0 {
-			out, done, err := l.events.Try(ctx, l.batch[:n])
+		if n := l.events.Together(l.batched); n > 0 {
+			out, done, err := l.events.Try(ctx, l.batched[:n])
 			sum.Add(out)
 			if err != nil {
 				return sum, err
@@ -179,6 +213,19 @@ func (l *sqlLane) write(ctx context.Context, runs []run) (sum target.Outcome, er
 		runs = runs[exactly:]
 	}
 	return sum, nil
+}
+
+// plain gathers the first runs that nothing asks for a look at the target before,
+// and counts them.
+func (l *sqlLane) plain(runs []run) int {
+	l.batched = l.batched[:0]
+	for _, r := range runs {
+		if !l.c.plain(r) {
+			break
+		}
+		l.batched = append(l.batched, target.Run{Plan: r.route.plan, Rows: r.rows})
+	}
+	return len(l.batched)
 }
 
 // alive: a connection that says nothing for the lease is ended by the server, and

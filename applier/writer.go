@@ -84,7 +84,7 @@ func (w *laneWriter) try(ctx context.Context, tries int, to change.Place, runs [
 				return err
 			}
 			began := time.Now()
-			out, err = w.execute(ctx, to, runs)
+			out, err = w.session.batch(ctx, w.stored, to, runs)
 			took = time.Since(began)
 			return err
 		})
@@ -116,14 +116,6 @@ func (w *laneWriter) try(ctx context.Context, tries int, to change.Place, runs [
 // stallPatience is how long a batch may wait for its turn, with its locks, while
 // no other is committed.
 const stallPatience = 500 * time.Millisecond
-
-// execute does all of a batch but the commit.
-func (w *laneWriter) execute(ctx context.Context, to change.Place, runs []run) (sum target.Outcome, err error) {
-	if err := w.session.move(ctx, w.stored, to); err != nil {
-		return sum, err
-	}
-	return w.session.apply(ctx, runs)
-}
 
 // open makes sure of a session. A new one first asks where the lanes stand: the
 // transaction of the one before may have been committed without our hearing of

@@ -1,6 +1,7 @@
 package target
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -31,7 +32,17 @@ func shown(ctx context.Context, q server.Querier, name string) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return max(1, xxhash.Sum64String(autoIncrement.ReplaceAllString(text, ""))), nil
+	return definitionHash([]byte(text)), nil
+}
+
+var counterMark = []byte(" AUTO_INCREMENT=")
+
+// definitionHash is of a text by SHOW CREATE TABLE, without its counter; never 0.
+func definitionHash(text []byte) uint64 {
+	if bytes.Contains(text, counterMark) {
+		text = autoIncrement.ReplaceAll(text, nil)
+	}
+	return max(1, xxhash.Sum64(text))
 }
 
 func (t *Table) quoted() string {
@@ -51,6 +62,11 @@ func (p *Plan) Unchanged(ctx context.Context, conn server.Querier) error {
 	if err != nil {
 		return fmt.Errorf("definition of %s: %w", p.table.Name, err)
 	}
+	return p.same(now)
+}
+
+// same compares what a table is now, 0 if it is gone, with what it was.
+func (p *Plan) same(now uint64) error {
 	if now != 0 && now != p.table.shown {
 		return fmt.Errorf("table %s: %w", p.table.Name, ErrChanged)
 	}

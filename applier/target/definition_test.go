@@ -98,6 +98,7 @@ func (b *bench) begun(p *Plan, rows ...change.Row) error {
 			b.t.Fatalf("no row events: %s: %v", b.writer.Reason(), err)
 		}
 		b.writer.few = 1
+		b.opener()
 	}
 	b.exec("BEGIN")
 	if b.events {

@@ -36,12 +36,15 @@ type Writer struct {
 	server uint32 // the target's server id
 	packet int    // bytes of the longest statement
 	few    int    // fewer rows go as SQL
+	packs  bool   // the session takes several statements in one packet
 
 	rest, wait int   // batches to go, and that were to go, in SQL after a doubt
 	doubt      error // the last one
 
-	events []byte // of the statement being built; reused, as are the next four
+	events []byte // of the statement being built; reused, as are the next six
 	sql    []byte
+	ahead  []byte           // what is to be sent before the rows; empty once it is
+	led    bool             // the first statement of it has changed its row
 	slots  map[uint64]int32 // newest slot by the hash of an identity
 	merged []slot
 	key    [2][]byte
@@ -125,6 +128,10 @@ func (w *Writer) prepare(ctx context.Context, info server.Info) error {
 	}
 	w.sql = append(w.sql[:0], "BINLOG '"...)
 	w.sql = append(base64.StdEncoding.AppendEncode(w.sql, rowevent.Format(info.Flavor, version)), '\'')
+	_, err = w.conn.ExecContext(ctx, "DO 0; DO 0")
+	if w.packs = err == nil; !w.packs && server.ErrorNumber(err) == 0 {
+		return err
+	}
 	if info.Flavor == server.MySQL {
 		return w.decided(ctx, string(w.sql))
 	}
@@ -179,29 +186,39 @@ func (w *Writer) Try(ctx context.Context, runs []Run) (sum Outcome, done bool, e
 	if _, err := w.conn.ExecContext(ctx, "SAVEPOINT twinspan"); err != nil {
 		return sum, false, err
 	}
-	err = w.write(ctx, runs, &sum)
-	if back := w.widen(ctx, &sum); back != nil {
+	done, err = w.settle(ctx, &sum, w.write(ctx, runs, &sum))
+	return sum, done, err
+}
+
+// settle ends what wrote rows behind the savepoint: where they were refused, they
+// are undone.
+func (w *Writer) settle(ctx context.Context, sum *Outcome, err error) (done bool, _ error) {
+	if back := w.widen(ctx, sum); back != nil {
 		if err != nil {
 			back = fmt.Errorf("%w; before that: %s", back, err.Error())
 		}
-		return sum, false, back
+		return false, back
 	}
-	switch {
-	case err == nil:
+	if err == nil {
 		w.wait = 0
-		return sum, true, nil
-	case !errors.Is(err, errDoubt):
-		return sum, false, err
-	default:
-		w.doubt = err
+		return true, nil
 	}
-	// Doubts come in company: SQL alone for a while.
+	if !errors.Is(err, errDoubt) {
+		return false, err
+	}
+	w.hesitate(err)
+	if _, err := w.conn.ExecContext(ctx, "ROLLBACK TO SAVEPOINT twinspan"); err != nil {
+		return false, fmt.Errorf("undo row events: %w", err)
+	}
+	*sum = Outcome{Statements: sum.Statements + 1}
+	return false, nil
+}
+
+// hesitate: doubts come in company, so SQL alone for a while.
+func (w *Writer) hesitate(doubt error) {
+	w.doubt = doubt
 	w.wait = min(2*w.wait+1, 256)
 	w.rest = w.wait
-	if _, err := w.conn.ExecContext(ctx, "ROLLBACK TO SAVEPOINT twinspan"); err != nil {
-		return Outcome{}, false, fmt.Errorf("undo row events: %w", err)
-	}
-	return Outcome{Statements: sum.Statements + 1}, false, nil
 }
 
 // widen has the session read statements as utf8mb4 again. Where that fails, the
@@ -228,6 +245,11 @@ func (w *Writer) write(ctx context.Context, runs []Run, sum *Outcome) error {
 	if err := w.shape(ctx, sum); err != nil {
 		return err
 	}
+	return w.runs(ctx, runs, sum)
+}
+
+// runs builds the rows' events and sends them.
+func (w *Writer) runs(ctx context.Context, runs []Run, sum *Outcome) error {
 	for i := range runs {
 		if err := w.run(ctx, runs[i], sum); err != nil {
 			return err
@@ -242,10 +264,18 @@ const tablesMost = 32
 // Together says how many runs, from the first on, should be given to Try at once;
 // 0: the first goes by Plan.Apply. Every run has rows.
 func (w *Writer) Together(runs []Run) int {
-	if w.why != "" {
+	n, rows := w.alike(runs)
+	if rows < w.few {
 		return 0
 	}
-	n, rows := 0, 0
+	return n
+}
+
+// alike counts the first runs, and their rows, that can share a statement.
+func (w *Writer) alike(runs []Run) (n, rows int) {
+	if w.why != "" {
+		return 0, 0
+	}
 	for ; n < min(len(runs), tablesMost); n++ {
 		r := &runs[n]
 		flags := r.Rows[0].Flags
@@ -254,10 +284,7 @@ func (w *Writer) Together(runs []Run) int {
 		}
 		rows += len(r.Rows)
 	}
-	if rows < w.few {
-		return 0
-	}
-	return n
+	return n, rows
 }
 
 // tables sets up the tables of runs.
@@ -461,6 +488,21 @@ func (w *Writer) flush(ctx context.Context, sum *Outcome) error {
 		return nil
 	}
 	w.row.End(w.events, true)
+	if len(w.ahead) > 0 {
+		query, all := w.short()
+		if !all {
+			query = w.ahead
+		} else {
+			sum.Statements++
+		}
+		if err := w.ask(ctx, query, sum); err != nil {
+			return err
+		}
+		if all {
+			w.reset()
+			return nil
+		}
+	}
 	return w.send(ctx, sum)
 }
 
@@ -483,6 +525,11 @@ func (w *Writer) send(ctx context.Context, sum *Outcome) error {
 	sum.Statements++
 	// The driver copies it into its packet; a copy more would cost as much.
 	_, err := w.conn.ExecContext(ctx, unsafe.String(unsafe.SliceData(w.sql), len(w.sql)))
+	return refusal(err)
+}
+
+// refusal is what a statement of rows ended with: errDoubt where SQL is to tell more.
+func refusal(err error) error {
 	switch classify(err) {
 	case failNone:
 		return nil

@@ -116,6 +116,9 @@ func appendText(dst []byte, introducer string, b []byte) []byte {
 	return appendHex(append(dst, introducer...), b, 0)
 }
 
+// Literal writes text as a value in a statement.
+func Literal(s string) string { return string(appendText(nil, "_utf8mb4 ", []byte(s))) }
+
 // appendIdentifier quotes a name.
 func appendIdentifier(dst []byte, name string) []byte {
 	dst = append(dst, '`')

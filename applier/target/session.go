@@ -12,9 +12,10 @@ import (
 )
 
 // Open makes the pool that lanes take their sessions from. UPDATE counts the
-// rows it matched, not those it changed, so that "no such row" shows.
+// rows it matched, not those it changed, so that "no such row" shows. Several
+// statements may come in one packet; see Writer.TryAll.
 func Open(e server.Endpoint) (*sql.DB, error) {
-	return server.Open(e, server.Options{FoundRows: true})
+	return server.Open(e, server.Options{FoundRows: true, MultiStatements: true})
 }
 
 // dmlMode is the sql_mode rows are written under. Strict: nothing is ever cut
