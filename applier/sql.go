@@ -49,7 +49,7 @@ func newSQLBackend(cfg Config, logger zerolog.Logger) (*sqlBackend, error) {
 		"autocommit": "1", "time_zone": "'+00:00'",
 		"wait_timeout": strconv.Itoa(lease), "net_write_timeout": strconv.Itoa(lease),
 	}
-	db, err := server.Open(cfg.Target, server.Options{FoundRows: true, Session: session}) // FoundRows as target.Open
+	db, err := server.Open(cfg.Target, server.Options{FoundRows: true, MultiStatements: true, Session: session}) // FoundRows as target.Open
 	if err != nil {
 		return nil, err
 	}
