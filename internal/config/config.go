@@ -259,7 +259,6 @@ func Default() *Config {
 			Lanes:      8,
 			BatchRows:  4000,
 			BatchBytes: 2 << 20,
-			BatchDelay: Duration(5 * time.Millisecond),
 			BatchTime:  Duration(500 * time.Millisecond),
 			Atomicity:  "row", CommitOrder: true,
 			Conflicts:  Conflicts{Policy: "source-wins", Compare: "keys"},
