@@ -39,7 +39,10 @@ func (w *Writer) TryAll(ctx context.Context, lead string, runs []Run) (sum Outco
 	w.reset()
 	w.tables(runs)
 	w.opening(lead)
-	w.led = false
+	if w.led = false; len(w.ahead) > w.packet-64 {
+		w.ahead = w.ahead[:0]
+		return sum, false, false, nil
+	}
 	if err = w.runs(ctx, runs, &sum); err == nil && len(w.ahead) > 0 {
 		err = w.ask(ctx, w.ahead, &sum) // nothing is left of the rows
 	}
