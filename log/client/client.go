@@ -12,6 +12,7 @@ import (
 
 	"github.com/twinspan/twinspan/log"
 	"github.com/twinspan/twinspan/log/meta"
+	"github.com/twinspan/twinspan/log/quorum"
 	"github.com/twinspan/twinspan/log/wire"
 )
 
@@ -22,6 +23,8 @@ type Client struct {
 	once       sync.Once
 	generation atomic.Uint64 // newest one of the cluster that was met
 	pool       pool
+	tallies    tallies
+	tallyFrom  int // writers
 	meta       *meta.Client
 	book       book
 	cursors    cursors
@@ -43,10 +46,11 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		cfg: cfg, closed: make(chan struct{}), cancels: map[uint64]context.CancelFunc{},
+		cfg: cfg, closed: make(chan struct{}), tallyFrom: tallyFrom, cancels: map[uint64]context.CancelFunc{},
 		open: map[interface{ Close() error }]struct{}{}, writers: map[string]*writer{}, readers: map[*reader]struct{}{},
 	}
 	c.pool = pool{client: c, doors: map[string]*door{}}
+	c.tallies = tallies{client: c, by: map[quorum.Member]*tally{}}
 	c.book = book{client: c, failed: map[string]failure{}}
 	c.cursors = cursors{client: c, groups: map[cursorKey]*group{}}
 	c.stats.cities = map[string]*atomic.Int64{}

@@ -134,8 +134,17 @@ func (s *seat) once(ctx context.Context) (attached bool, err error) {
 	case <-ctx.Done():
 		return false, ctx.Err()
 	}
+	counted := s.count(ctx, conn, address)
+	if counted != nil {
+		defer counted.leave()
+	}
 	var reply wire.Attached
 	err = w.client.within(ctx, conn, func(ctx context.Context) error {
+		if counted != nil {
+			if err := conn.Send(&wire.Via{Token: counted.tally.token, Number: counted.number}); err != nil {
+				return err
+			}
+		}
 		if err := conn.Send(&wire.Attach{Descriptor: s.segment, Epoch: w.epoch}); err != nil {
 			return err
 		}
@@ -144,7 +153,7 @@ func (s *seat) once(ctx context.Context) (attached bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err := s.attach(conn, reply.Last); err != nil {
+	if err := s.attach(conn, reply.Last, counted); err != nil {
 		return false, err
 	}
 	var sender sync.WaitGroup
@@ -164,8 +173,27 @@ func (s *seat) once(ctx context.Context) (attached bool, err error) {
 	return true, err
 }
 
-// attach tells the machine what the member has.
-func (s *seat) attach(conn *session, last log.Offset) error {
+// count has the connection's acknowledgements come on a tally, if that is of use and
+// to be had.
+func (s *seat) count(ctx context.Context, conn *session, address string) *counted {
+	c := s.w.client
+	if conn.Version() < wire.VersionTally || !c.several() {
+		return nil
+	}
+	t := c.tallies.join(ctx, s.member, address)
+	if t == nil {
+		return nil
+	}
+	counted := t.count(s, conn)
+	if counted == nil {
+		t.leave()
+	}
+	return counted
+}
+
+// attach tells the machine what the member has. counted: where its acknowledgements
+// come; nil: on the connection.
+func (s *seat) attach(conn *session, last log.Offset, counted *counted) error {
 	w := s.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -186,7 +214,11 @@ func (s *seat) attach(conn *session, last log.Offset) error {
 	if lac := w.core.Confirmed(); lac >= s.segment.First {
 		s.lac = lac // it may have missed the announcement
 	}
-	// What the node had on disk before the connection broke counts.
+	// What the node had on disk before the connection broke counts, and what it had
+	// queued then and acknowledged since.
+	if counted != nil {
+		last = max(last, counted.early)
+	}
 	more, err := w.core.Acked(s.index, s.segment.Segment, last)
 	if err != nil {
 		w.failLocked(err)
@@ -288,9 +320,25 @@ func (s *seat) receive(ctx context.Context, conn *session) error {
 }
 
 func (s *seat) acked(last log.Offset) error {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	return s.ackedLocked(last)
+}
+
+// tallied is acked for what came on a tally. It only counts while the connection is
+// the seat's: the node may have lost what it had at the time of an earlier one.
+func (s *seat) tallied(c *counted, last log.Offset) {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	if s.session != c.session {
+		c.early = max(c.early, last)
+		return
+	}
+	_ = s.ackedLocked(last) // the writer is dead then
+}
+
+func (s *seat) ackedLocked(last log.Offset) error {
 	w := s.w
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	if s.left {
 		return nil
 	}

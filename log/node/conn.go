@@ -22,8 +22,8 @@ import (
 )
 
 // conn is one connection. After the greeting it takes requests; an Attach makes
-// it an append connection, a Read or a Copy a read connection, a Raft a byte
-// stream, for the rest of its life.
+// it an append connection, a Tally one for acknowledgements, a Read or a Copy a
+// read connection, a Raft a byte stream, for the rest of its life.
 type conn struct {
 	node  *Node
 	raw   net.Conn
@@ -165,13 +165,20 @@ var errRaft = errors.New("raft")
 
 // requests answers one request after the other.
 func (c *conn) requests(ctx context.Context) error {
+	var via *wire.Via // of the Attach that follows
 	for {
 		k, body, err := c.link.Next(ctx, wire.ControlMax)
 		if err != nil {
 			return err
 		}
 		switch k {
-		case wire.KindAttach, wire.KindRead, wire.KindCopy, wire.KindRaft:
+		case wire.KindTally, wire.KindVia:
+			if v := c.link.Version(); v < wire.VersionTally {
+				return fmt.Errorf("%v in version %d: %w", k, v, log.ErrProtocol)
+			}
+		}
+		switch k {
+		case wire.KindAttach, wire.KindRead, wire.KindCopy, wire.KindRaft, wire.KindTally:
 			c.flowing.Store(true)
 			if err := c.node.serving(); err != nil {
 				return c.refuse(err)
@@ -183,7 +190,18 @@ func (c *conn) requests(ctx context.Context) error {
 			if err := wire.Decode(&m, body); err != nil {
 				return err
 			}
-			return c.appends(ctx, m)
+			return c.appends(ctx, m, via)
+		case wire.KindVia:
+			via = &wire.Via{}
+			if err := wire.Decode(via, body); err != nil {
+				return err
+			}
+			continue
+		case wire.KindTally:
+			if err := wire.Decode(&wire.Tally{}, body); err != nil {
+				return err
+			}
+			return c.tally(ctx)
 		case wire.KindRead:
 			var m wire.Read
 			if err := wire.Decode(&m, body); err != nil {
@@ -287,8 +305,9 @@ func (c *conn) seal(ctx context.Context, m wire.Seal) (wire.Message, error) {
 }
 
 // appends serves an append connection. What was acknowledged is durable; when the
-// connection ends, the rest stays queued and becomes durable or not.
-func (c *conn) appends(ctx context.Context, m wire.Attach) error {
+// connection ends, the rest stays queued and becomes durable or not. via: where the
+// acknowledgements go; nil: here.
+func (c *conn) appends(ctx context.Context, m wire.Attach, via *wire.Via) error {
 	n := c.node
 	if err := n.takes(&m.Descriptor); err != nil {
 		return c.refuse(err)
@@ -302,13 +321,20 @@ func (c *conn) appends(ctx context.Context, m wire.Attach) error {
 		return err
 	}
 	c.link.Grow()
+	ack := func(last log.Offset) error { return c.link.Send(&wire.Ack{Last: last}) }
+	if via != nil {
+		if counted := n.tallies.join(*via, c); counted != nil {
+			defer counted.leave()
+			ack = counted.ack
+		}
+	}
 	n.count(&n.writers, 1)
 	defer n.count(&n.writers, -1)
 
 	ctx, cancel := context.WithCancel(ctx)
 	acked := make(chan error, 1) // the acker's end, read once below
 	go func() {
-		err := c.acks(ctx, rep, m.Epoch, last)
+		err := c.acks(ctx, rep, m.Epoch, last, ack)
 		if err != nil {
 			c.drop() // wake the reading side
 		}
@@ -364,11 +390,11 @@ func (c *conn) takeAppends(ctx context.Context, rep *segment.Replica, epoch log.
 }
 
 // acks tells the writer what became durable, one message per group commit.
-func (c *conn) acks(ctx context.Context, rep *segment.Replica, epoch log.Epoch, sent log.Offset) error {
+func (c *conn) acks(ctx context.Context, rep *segment.Replica, epoch log.Epoch, sent log.Offset, ack func(log.Offset) error) error {
 	for {
 		p, changed, err := rep.Progress(epoch)
 		if p.Last > sent {
-			if err := c.link.Send(&wire.Ack{Last: p.Last}); err != nil {
+			if err := ack(p.Last); err != nil {
 				return err
 			}
 			sent = p.Last

@@ -133,6 +133,7 @@ type Node struct {
 	shelf     *shelf
 	peers     *peers
 	governor  governor
+	tallies   tallies
 	server    atomic.Pointer[meta.Server] // replaced by a takeover
 	raftIn    chan net.Conn               // owner: the Node; unbuffered; raft connections on their way to the server; never closed
 	metaTurns chan *metaTurn              // owner: the Node; unbuffered; to the goroutine that runs the server; never closed

@@ -11,11 +11,15 @@ import (
 	"github.com/twinspan/twinspan/log"
 )
 
-// Versions this program speaks. They differ in one thing: in 2 the checksum of an
-// Append's frame covers its payload as well, from 3 on the payload's own is enough.
+// Versions this program speaks. In 2 the checksum of an Append's frame covers its
+// payload as well, from 3 on the payload's own is enough; 4 has the messages of a
+// tally besides.
 const (
 	VersionMin = 2
-	VersionMax = 3
+	VersionMax = 4
+
+	// VersionTally is the oldest that has Tally, Tallied, Via and Acks.
+	VersionTally = 4
 
 	versionWhole = 2 // the newest whose frames have a checksum over all of them
 )
@@ -65,6 +69,10 @@ const (
 	KindRaft      Kind = 26
 	KindAdmin     Kind = 27
 	KindAdminOK   Kind = 28
+	KindTally     Kind = 29
+	KindTallied   Kind = 30
+	KindVia       Kind = 31
+	KindAcks      Kind = 32
 )
 
 var kindNames = [...]string{
@@ -74,6 +82,7 @@ var kindNames = [...]string{
 	KindPing: "Ping", KindBounds: "Bounds", KindBoundsOK: "BoundsOK", KindStreams: "Streams",
 	KindStreamsOK: "StreamsOK", KindDone: "Done", KindClose: "Close", KindCopy: "Copy", KindMeta: "Meta",
 	KindMetaOK: "MetaOK", KindRaft: "Raft", KindAdmin: "Admin", KindAdminOK: "AdminOK",
+	KindTally: "Tally", KindTallied: "Tallied", KindVia: "Via", KindAcks: "Acks",
 }
 
 func (k Kind) String() string {

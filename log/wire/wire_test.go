@@ -33,7 +33,9 @@ var fresh = map[wire.Kind]func() wire.Message{
 	wire.KindMeta: func() wire.Message { return &wire.Meta{} }, wire.KindMetaOK: func() wire.Message { return &wire.MetaOK{} },
 	wire.KindRaft:  func() wire.Message { return &wire.Raft{} },
 	wire.KindAdmin: func() wire.Message { return &wire.Admin{} }, wire.KindAdminOK: func() wire.Message { return &wire.AdminOK{} },
-	wire.KindDone: func() wire.Message { return &wire.Done{} },
+	wire.KindDone:  func() wire.Message { return &wire.Done{} },
+	wire.KindTally: func() wire.Message { return &wire.Tally{} }, wire.KindTallied: func() wire.Message { return &wire.Tallied{} },
+	wire.KindVia: func() wire.Message { return &wire.Via{} }, wire.KindAcks: func() wire.Message { return &wire.Acks{} },
 }
 
 var descriptor = quorum.Descriptor{
@@ -64,7 +66,8 @@ func samples() []wire.Message {
 		}},
 		&wire.Credit{Bytes: 5}, &wire.Tail{Next: 8, Bounds: b}, &wire.Error{Code: 1, Text: "no"}, &wire.Ping{},
 		&wire.Bounds{Stream: "s"}, &wire.BoundsOK{Bounds: b}, &wire.Streams{}, &wire.StreamsOK{Names: []string{"a", "b"}},
-		&wire.Done{},
+		&wire.Done{}, &wire.Tally{}, &wire.Tallied{Token: 1 << 63}, &wire.Via{Token: 1 << 63, Number: 2},
+		&wire.Acks{Acks: []wire.NumberedAck{{Number: 1, Last: 99}, {Number: 1 << 60, Last: log.None}}},
 	}
 }
 
@@ -276,7 +279,7 @@ func foreign(m wire.Message) bool {
 func TestGreetingOfOtherVersions(t *testing.T) {
 	for _, c := range []struct {
 		min, max, want uint16
-	}{{1, 1, 0}, {1, 2, 2}, {2, 2, 2}, {2, 9, 3}, {3, 3, 3}, {4, 9, 0}} {
+	}{{1, 1, 0}, {1, 2, 2}, {2, 2, 2}, {2, 9, 4}, {3, 3, 3}, {5, 9, 0}} {
 		b := wire.Encode(nil, &wire.Hello{VersionMin: c.min, VersionMax: c.max, Purpose: wire.PurposeClient, Client: "c"})
 		m, _, err := parse(b)
 		if err != nil {

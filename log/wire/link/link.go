@@ -85,6 +85,9 @@ func New(conn net.Conn, o Options) *Link {
 // that the greeting does not allow yet.
 func (l *Link) SetVersion(version uint16) { l.version = version }
 
+// Version is what the greeting has come to.
+func (l *Link) Version() uint16 { return l.version }
+
 // Detach gives the connection up as a byte stream: what the peer sent behind the
 // last frame comes first. Close and KeepAlive must have no part in it any more.
 func (l *Link) Detach() (net.Conn, error) {
@@ -118,7 +121,11 @@ func (l *Link) Grow() {
 	if err != nil { // what is buffered can be peeked
 		return
 	}
-	l.r = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(bytes.Clone(rest)), l.conn), bufferBytes)
+	from := io.Reader(l.conn)
+	if len(rest) > 0 {
+		from = io.MultiReader(bytes.NewReader(bytes.Clone(rest)), l.conn)
+	}
+	l.r = bufio.NewReaderSize(from, bufferBytes)
 }
 
 // Close closes the connection; reads and writes under way fail.
