@@ -3,6 +3,7 @@ package history
 import (
 	"slices"
 
+	"github.com/twinspan/twinspan/applier/target"
 	"github.com/twinspan/twinspan/change"
 	"github.com/twinspan/twinspan/schema"
 )
@@ -35,6 +36,18 @@ func (g *Generator) bulk(table int) []*change.Row {
 		b.remove(n)
 	}
 	return b.out
+}
+
+// Bulk is a table that runs of changes get far in: a whole number is its key, or it has
+// none at all.
+func Bulk(name string, keyed bool) Table {
+	t := &target.Table{Identity: -1}
+	t.Name = schema.Name{Schema: "hist", Table: name}
+	t.Columns = []schema.Column{{Name: "c0", Type: schema.Int}, {Name: "c1", Type: schema.Int, Nullable: true}}
+	if keyed {
+		t.Identity, t.Keys = 0, []target.Key{{Name: "PRIMARY", Primary: true, Parts: []schema.KeyPart{{Column: 0}}}}
+	}
+	return Table{Def: t, Parent: -1}
 }
 
 // run gathers changes of one table.
