@@ -113,8 +113,8 @@ func (m *machine) dispatch() error {
 // rows feeds rows of the transaction as the applier does, up to a step.
 func (m *machine) rows(to int) error {
 	lanes, alone := m.sched.Lanes(), m.replay
-	if m.bug.joint.lanes != nil {
-		lanes = m.bug.joint.lanes(m)
+	if m.bug.joint.lanes {
+		lanes = 1
 	}
 	if m.bug.joint.alone != nil {
 		alone = m.bug.joint.alone(alone)
@@ -241,8 +241,13 @@ func (m *machine) run() error {
 	m.restart()
 	crashes := m.IntN(5)
 	slow := m.IntN(4) // a lane that hardly ever moves
+	soon := 0         // the next crash, in steps; 0: at any time
 	for m.next < len(m.steps) || !m.sched.Idle() {
-		switch k := m.IntN(12); {
+		k := m.IntN(12)
+		if soon--; soon == 0 {
+			k = 12
+		}
+		switch {
 		case k < 5:
 			if m.next < len(m.steps) {
 				if err := m.dispatch(); err != nil {
@@ -261,18 +266,28 @@ func (m *machine) run() error {
 			}
 		case k == 10:
 			m.saveFloor()
-		case crashes > 0 && m.IntN(3) == 0:
+		case crashes > 0 && (k == 12 || m.IntN(3) == 0):
 			crashes--
-			m.stats.Crashes++
-			// A lane may have committed without anyone having heard of it.
-			if i := m.IntN(m.sched.Lanes()); len(m.hands[i]) > 0 && m.IntN(2) == 0 {
-				if err := m.write(i); err != nil {
-					return err
-				}
+			if err := m.crash(); err != nil {
+				return err
 			}
-			m.restart()
+			if soon = 0; m.IntN(2) == 0 { // before it is where it was
+				soon = 1 + m.IntN(15)
+			}
 		}
 	}
+	return nil
+}
+
+func (m *machine) crash() error {
+	m.stats.Crashes++
+	// A lane may have committed without anyone having heard of it.
+	if i := m.IntN(m.sched.Lanes()); len(m.hands[i]) > 0 && m.IntN(2) == 0 {
+		if err := m.write(i); err != nil {
+			return err
+		}
+	}
+	m.restart()
 	return nil
 }
 

@@ -215,6 +215,7 @@ func (g *Generator) change(table int) *change.Row {
 func (g *Generator) History(n int) []Step {
 	var steps []Step
 	p := change.Place{}
+	most := []int{4, 4, 40}[g.IntN(3)] // changes, or runs of them, of a transaction
 	add := func(table int, r *change.Row) {
 		steps = append(steps, Step{Place: p, Table: table, Row: r})
 		p.Index++
@@ -227,13 +228,9 @@ func (g *Generator) History(n int) []Step {
 			add(0, nil)
 			continue
 		}
-		changes := 1 + g.IntN(4)
-		if g.IntN(8) == 0 {
-			changes *= 8
-		}
-		for range changes {
+		for range 1 + g.IntN(most) {
 			table := g.IntN(len(g.DB.Tables))
-			if g.IntN(4+g.Bulk/4) == 0 {
+			if g.IntN(5+g.Bulk/8) == 0 {
 				for _, r := range g.bulk(table) {
 					add(table, r)
 				}
