@@ -23,7 +23,7 @@ import (
 
 var (
 	liveSeed    = flag.Uint64("live-seed", 0, "replay this history on the servers; 0: by the clock")
-	liveChanges = flag.Int("live-changes", 10_000, "changes of a history on the servers")
+	liveChanges = flag.Int("live-changes", 8000, "changes of a history on the servers")
 )
 
 // liveHistory makes the history of a seed; parent and child processes make the

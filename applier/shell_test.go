@@ -452,13 +452,13 @@ func script(rng *rand.Rand, n int) ([]fed, map[int64]string) {
 		if rng.IntN(40) == 0 {
 			t.DDL = &change.DDL{Text: "ALTER"}
 		}
-		changes, id := rng.IntN(12), int64(0)
-		bulk := rng.IntN(8) == 0 // neighbours, one after the other, again and again
+		changes, bulk := rng.IntN(12), rng.IntN(8) == 0 // neighbours, one after the other, again and again
 		if bulk {
 			changes *= 4
 		}
 		for k := range changes {
-			if id = int64(rng.IntN(20)) * 700; bulk { // in several blocks
+			id := int64(rng.IntN(20)) * 700 // in several blocks
+			if bulk {
 				id = 100_000 + int64(k%20)
 			}
 			r := change.Row{Table: shellTable}
