@@ -162,8 +162,7 @@ type Applier struct {
 	current map[schema.Name]*route // by the target's name: what is in flight came by it
 	last    *route                 // the one of the row before
 	digests map[schema.Name]uint64
-	scratch []uint64
-	groups  []routed
+	groups  causality.Groups[*route]
 	replay  change.Place   // stored places reach up to here: lanes may stand apart below
 	from    *origin        // the transaction that is being fed
 	looked  time.Time      // when passing routes were looked up last

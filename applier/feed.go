@@ -127,27 +127,11 @@ const (
 	groupCost = 32 << 10
 )
 
-// routed are rows with the answer of causality.
-type routed struct {
-	home     uint64
-	lane     int
-	from, to int // their touches, in scratch
-	cost     int64
-	work     work
-}
-
-// joins says that a row goes with the ones before it. What may have been applied
-// before an owner took over is told row by row, so such rows stay alone.
-func (a *Applier) joins(g *routed, rt *route, lane int, cost int64) bool {
-	return g.work.route == rt && g.lane == lane && g.work.mark.place.Compare(a.replay) > 0 &&
-		len(g.work.rows) < min(groupRows, a.cfg.BatchRows) && g.cost+cost <= min(groupCost, a.cfg.BatchBytes)
-}
-
 // dispatch hands the first rows to their lanes, at least one of them, and says
 // how many.
 func (a *Applier) dispatch(ctx context.Context, p change.Place, rows []change.Row) (int, error) {
-	groups := a.groups[:0]
-	a.scratch = a.scratch[:0]
+	groups := &a.groups
+	groups.Begin(len(a.lanes), causality.Limits{Rows: min(groupRows, a.cfg.BatchRows), Cost: min(groupCost, a.cfg.BatchBytes)}, a.replay)
 	for i := range rows {
 		r := &rows[i]
 		place := change.Place{Offset: p.Offset, Index: p.Index + int32(i)}
@@ -166,27 +150,14 @@ func (a *Applier) dispatch(ctx context.Context, p change.Place, rows []change.Ro
 				return 0, err
 			}
 		}
-		from := len(a.scratch)
-		f, err := rt.routing.Footprint(a.mode, a.scratch, r)
+		f, err := rt.routing.Footprint(a.mode, groups.Scratch(), r)
 		if err != nil {
 			// The log holds what no table can: trying again is for the
 			// operator's sake, who sees it in the status.
 			return 0, a.untilDone(ctx, place, "dispatch", func(context.Context) error { return at(place, err) })
 		}
-		if f.Touches != nil {
-			a.scratch = f.Touches
-		}
-		cost, lane := costOf(r), causality.LaneOf(f, len(a.lanes))
-		if n := len(groups) - 1; n >= 0 && a.joins(&groups[n], rt, lane, cost) {
-			g := &groups[n]
-			g.work.rows, g.to, g.cost = rows[i-len(g.work.rows):i+1], len(a.scratch), g.cost+cost
-			continue
-		}
-		groups = append(groups, routed{home: f.Home, lane: lane, from: from, to: len(a.scratch), cost: cost,
-			work: work{route: rt, rows: rows[i : i+1], mark: mark{place, a.from}}})
+		groups.Row(place, f, rt, costOf(r))
 	}
-	a.groups = groups
-	defer clear(groups) // they refer to rows
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for a.sched.Load() > a.cfg.WindowBytes {
@@ -194,14 +165,16 @@ func (a *Applier) dispatch(ctx context.Context, p change.Place, rows []change.Ro
 			return 0, err
 		}
 	}
-	for i := range groups {
-		g := &groups[i]
-		last := g.work.origin(len(g.work.rows) - 1).place
-		lane, added := a.sched.Add(last, causality.Footprint{Home: g.home, Touches: a.scratch[g.from:g.to]}, len(g.work.rows), g.cost, g.work)
+	all, n := groups.All(), 0
+	for i := range all {
+		g := &all[i]
+		w := work{route: g.Table, rows: rows[n : n+g.Rows], mark: mark{g.First, a.from}}
+		n += g.Rows
+		lane, added := a.sched.Add(g.Last(), groups.Footprint(g), g.Rows, g.Cost, w)
 		if added {
 			a.lanes[lane].wake.Signal()
 		} else {
-			a.state.skipped += int64(len(g.work.rows))
+			a.state.skipped += int64(g.Rows)
 		}
 	}
 	return len(rows), nil

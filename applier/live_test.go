@@ -23,14 +23,14 @@ import (
 
 var (
 	liveSeed    = flag.Uint64("live-seed", 0, "replay this history on the servers; 0: by the clock")
-	liveChanges = flag.Int("live-changes", 6000, "changes of a history on the servers")
+	liveChanges = flag.Int("live-changes", 8000, "changes of a history on the servers")
 )
 
 // liveHistory makes the history of a seed; parent and child processes make the
 // same.
 func liveHistory(seed uint64, flavor server.Flavor, changes int) (*history.Generator, []string, []fed) {
 	g := history.New(rand.New(rand.NewPCG(seed, 7)))
-	g.Spread, g.DDL = 40, true
+	g.Spread, g.Bulk, g.DDL = 40, 250, true
 	if flavor == server.MariaDB {
 		g.Collations = []string{"utf8mb4_general_ci", "utf8mb4_unicode_ci", "utf8mb4_bin", "utf8mb4_unicode_520_ci"}
 	}
@@ -55,6 +55,7 @@ func liveHistory(seed uint64, flavor server.Flavor, changes int) (*history.Gener
 			}
 		}
 	}
+	tables = append(tables, history.Bulk("dense", true), history.Bulk("heap", false))
 	g.DB = history.NewDatabase(tables)
 	var create []string
 	for i := range tables {
@@ -75,7 +76,13 @@ func liveHistory(seed uint64, flavor server.Flavor, changes int) (*history.Gener
 		case s.DDL != "":
 			t.t.DDL = &change.DDL{Text: s.DDL, CharsetClient: 45, CollationConnection: 45, CollationServer: 45, Timestamp: time.Now()}
 		case s.Row != nil:
-			t.t.Rows = append(t.t.Rows, *s.Row)
+			if t.t.Rows = append(t.t.Rows, *s.Row); len(t.t.Rows) == partRows {
+				part := *t
+				part.t.Continued = true
+				out = append(out, part)
+				t.place.Index += partRows
+				t.t.Rows, t.t.Continues = nil, true
+			}
 		default:
 			out = append(out, *t)
 			t = nil
@@ -83,6 +90,9 @@ func liveHistory(seed uint64, flavor server.Flavor, changes int) (*history.Gener
 	}
 	return g, create, out
 }
+
+// partRows is how many rows of a transaction are fed at once.
+const partRows = 70
 
 func lastPlace(h []fed) change.Place {
 	end := h[len(h)-1]
@@ -198,7 +208,9 @@ func chaos(t *testing.T, f mysqltest.Flavor, opts ...mysqltest.Option) (regresse
 			case <-time.After(time.Duration(20+rng.IntN(150)) * time.Millisecond):
 				k := rng.IntN(10)
 				switch {
-				case attempt > 8 || k < 4:
+				case attempt > 8 || k < 2:
+				case k < 4 && len(opts) == 0: // else it takes no time
+					did["kill at COMMIT"] += killAtCommit(ctx, srv)
 				case k < 7:
 					did["kill connections"]++
 					killConnections(ctx, srv)
@@ -238,17 +250,26 @@ func chaos(t *testing.T, f mysqltest.Flavor, opts ...mysqltest.Option) (regresse
 	}
 	t.Logf("%v", did)
 	set := srv.Value(t, "SELECT gtid_set FROM twinspan.progress WHERE stream = 'live'")
-	if n := len(h); !strings.HasSuffix(set, fmt.Sprint("-", n)) {
+	n := 0
+	for _, f := range h {
+		if !f.t.Continued {
+			n++
+		}
+	}
+	if !strings.HasSuffix(set, fmt.Sprint("-", n)) {
 		t.Errorf("applied %q after %d transactions", set, n)
 	}
 	return regressed
 }
 
 // killConnections ends every client's connection at whatever it is doing.
-func killConnections(ctx context.Context, srv *mysqltest.Server) {
-	rows, err := srv.DB().QueryContext(ctx, "SELECT ID FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID() AND USER = 'root'")
+func killConnections(ctx context.Context, srv *mysqltest.Server) { killWhere(ctx, srv, "TRUE") }
+
+// killWhere ends the clients' connections that a condition holds for, and says how many.
+func killWhere(ctx context.Context, srv *mysqltest.Server, condition string) (killed int) {
+	rows, err := srv.DB().QueryContext(ctx, "SELECT ID FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID() AND USER = 'root' AND "+condition)
 	if err != nil {
-		return
+		return 0
 	}
 	var ids []int64
 	for rows.Next() {
@@ -258,12 +279,36 @@ func killConnections(ctx context.Context, srv *mysqltest.Server) {
 		}
 	}
 	if rows.Err() != nil {
-		return // the server is on its way down: as good
+		return 0 // the server is on its way down: as good
 	}
 	for _, id := range ids {
 		// A connection that is gone already is as good as killed.
-		_, _ = srv.DB().ExecContext(ctx, fmt.Sprintf("KILL %d", id))
+		if _, err := srv.DB().ExecContext(ctx, fmt.Sprintf("KILL %d", id)); err == nil {
+			killed++
+		}
 	}
+	return killed
+}
+
+// killAtCommit ends the first connections that are seen in their COMMIT, which the
+// server is told to take its time over, and says how many.
+func killAtCommit(ctx context.Context, srv *mysqltest.Server) (killed int) {
+	slow := map[string]int{"binlog_group_commit_sync_delay": 20_000}
+	if srv.Flavor.Server() == server.MariaDB {
+		slow = map[string]int{"binlog_commit_wait_usec": 20_000, "binlog_commit_wait_count": 100}
+	}
+	for name, v := range slow {
+		// A server that is down gets over it by itself.
+		_, _ = srv.DB().ExecContext(ctx, fmt.Sprintf("SET GLOBAL %s = %d", name, v))
+		defer func() { _, _ = srv.DB().ExecContext(ctx, fmt.Sprintf("SET GLOBAL %s = 0", name)) }()
+	}
+	for range 30 {
+		if killed = killWhere(ctx, srv, "INFO = 'COMMIT'"); killed > 0 {
+			return killed
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return 0
 }
 
 const childEnv = "TWINSPAN_TEST_APPLIER"
@@ -313,7 +358,7 @@ func TestKilledProcess(t *testing.T) {
 				}
 				var timer *time.Timer
 				if kills < 8 {
-					timer = time.AfterFunc(time.Duration(100+rng.IntN(500))*time.Millisecond, func() { _ = c.Process.Kill() })
+					timer = time.AfterFunc(time.Duration(80+rng.IntN(320))*time.Millisecond, func() { _ = c.Process.Kill() })
 				}
 				err := c.Wait()
 				if timer != nil {

@@ -67,7 +67,7 @@ type hostile struct {
 // that came after one of them.
 func (h *hostile) snapshot() {
 	h.saved = &hostile{lanes: slices.Clone(h.lanes), progress: h.progress, digests: maps.Clone(h.digests), rows: maps.Clone(h.rows),
-		ddls: maps.Clone(h.ddls), epoch: h.epoch}
+		ddls: maps.Clone(h.ddls), epoch: h.epoch, routing: h.routing}
 }
 
 func (h *hostile) regress() {
@@ -75,7 +75,7 @@ func (h *hostile) regress() {
 	if s == nil || s.epoch != h.epoch || len(s.lanes) != len(h.lanes) {
 		return
 	}
-	h.lanes, h.progress, h.digests, h.rows, h.ddls = s.lanes, s.progress, s.digests, s.rows, s.ddls
+	h.lanes, h.progress, h.digests, h.rows, h.ddls, h.routing = s.lanes, s.progress, s.digests, s.rows, s.ddls, s.routing
 	h.saved = nil
 	h.incarnation++
 	h.regressions++
@@ -459,8 +459,15 @@ func script(rng *rand.Rand, n int) ([]fed, map[int64]string) {
 		if rng.IntN(40) == 0 {
 			t.DDL = &change.DDL{Text: "ALTER"}
 		}
-		for k := range rng.IntN(12) {
+		changes, bulk := rng.IntN(12), rng.IntN(8) == 0 // neighbours, one after the other, again and again
+		if bulk {
+			changes *= 4
+		}
+		for k := range changes {
 			id := int64(rng.IntN(20)) * 700 // in several blocks
+			if bulk {
+				id = 100_000 + int64(k%20)
+			}
 			r := change.Row{Table: shellTable}
 			_, there := state[id]
 			if there {

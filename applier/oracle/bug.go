@@ -27,10 +27,21 @@ type Bug struct {
 	// mergeMoves: an UPDATE that moves the key is merged like any other.
 	mergeMoves bool
 
+	joint joint
+
 	half   bool // a transaction is dispatched in two halves
 	apart  bool // the place is stored before the rows, in a transaction of its own
 	behind bool // the place is stored after the rows, in a transaction of its own
 	blind  bool // after a crash each lane skips by its own place, though any lane may have had it
+}
+
+// joint are faults in how rows that follow each other are dispatched together.
+type joint struct {
+	alone   func(replay change.Place) change.Place // rows up to where are told one by one
+	place   bool                                   // they have the place of their first
+	touches bool                                   // they have the touches of their first
+	tables  bool                                   // they may be of several tables
+	lanes   bool                                   // they may belong to several lanes
 }
 
 // Stats tell how hard the histories were.
@@ -40,6 +51,7 @@ type Stats struct {
 	Crashes int
 	Batches int // committed
 	Groups  int // of several transactions
+	Joined  int // rows that were dispatched together with the one before
 }
 
 // Add sums up.
@@ -49,6 +61,7 @@ func (s *Stats) Add(o Stats) {
 	s.Crashes += o.Crashes
 	s.Batches += o.Batches
 	s.Groups += o.Groups
+	s.Joined += o.Joined
 }
 
 // Play runs one history in a mode. The error is a violation.
@@ -107,6 +120,12 @@ func primaryOnly(t history.Table) history.Table {
 	return t
 }
 
+// lastToo leaves the last durable row out of those that stay alone.
+func lastToo(replay change.Place) change.Place {
+	replay.Index--
+	return replay
+}
+
 // Bugs are all seeded ones: each rule is there because leaving it out goes wrong.
 func Bugs() []Bug {
 	any, ordered := causality.Transactions, causality.Ordered
@@ -129,6 +148,13 @@ func Bugs() []Bug {
 		}},
 		{Name: "lanes replaced without a drain", relane: true},
 		{Name: "floor above the watermark", noFloor: true},
+		{Name: "rows that are durable are dispatched together", joint: joint{alone: func(change.Place) change.Place { return causality.Start }}},
+		{Name: "the last durable row is dispatched together with the next", joint: joint{alone: lastToo}},
+		{Name: "the last durable row is dispatched together with the next, by the end state alone", joint: joint{alone: lastToo}, lenient: true},
+		{Name: "the place of rows dispatched together is the first's", joint: joint{place: true}},
+		{Name: "the keys of rows dispatched together are the first's", joint: joint{touches: true}},
+		{Name: "rows of several tables are dispatched together", joint: joint{tables: true}},
+		{Name: "rows of several lanes are dispatched together", joint: joint{lanes: true}},
 		{Name: "commits in any order", mode: &ordered, faults: causality.Faults{NoOrder: true}},
 		{Name: "keys ignored", mode: &ordered, faults: causality.Faults{NoWaits: true}},
 		{Name: "keys ignored, any order", mode: &any, faults: causality.Faults{NoWaits: true}},

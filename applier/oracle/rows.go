@@ -20,6 +20,12 @@ type durable struct {
 	floor change.Place
 }
 
+// piece is what a lane gets at a time: rows of one table that follow each other.
+type piece struct {
+	table int
+	steps []history.Step
+}
+
 // machine drives a schedule over the durable state, and loses everything else.
 type machine struct {
 	*rand.Rand
@@ -29,16 +35,19 @@ type machine struct {
 	routings []*causality.Routing
 	durable  durable
 
-	sched   *causality.Schedule[history.Step]
+	sched   *causality.Schedule[piece]
+	groups  causality.Groups[int]
 	next    int // of steps
 	replay  change.Place
+	call    int // at most so many rows are dispatched at once
+	limits  struct{ group, batch causality.Limits }
 	relaned bool
 	lanes   int // configured
 	ends    []struct {
 		seq   int64
 		place change.Place
 	}
-	hands [][]causality.Item[history.Step] // by lane: what it works on
+	hands [][]causality.Item[piece] // by lane: what it works on
 	stats *Stats
 }
 
@@ -46,6 +55,9 @@ var errStuck = errors.New("no lane can move")
 
 func (m *machine) restart() {
 	m.lanes = 1 + m.IntN(5)
+	m.call = []int{1, 4, 64}[m.IntN(3)]
+	m.limits.group = causality.Limits{Rows: 1 + m.IntN(12), Cost: int64(1 + m.IntN(40))}
+	m.limits.batch = causality.Limits{Rows: 1 + m.IntN(12), Cost: int64(1 + m.IntN(80))}
 	m.next, m.ends = 0, nil
 	for m.next < len(m.steps) && m.steps[m.next].Place.Compare(m.durable.floor) <= 0 {
 		m.next++
@@ -65,8 +77,8 @@ func (m *machine) restart() {
 }
 
 func (m *machine) begin() {
-	m.sched = causality.New[history.Step](m.durable.lanes)
-	m.hands = make([][]causality.Item[history.Step], len(m.durable.lanes))
+	m.sched = causality.New[piece](m.durable.lanes)
+	m.hands = make([][]causality.Item[piece], len(m.durable.lanes))
 	m.sched.Raise(m.durable.floor)
 	m.sched.SetFaults(m.bug.faults)
 }
@@ -77,7 +89,7 @@ func (m *machine) relane() {
 	m.begin()
 }
 
-// dispatch feeds the next step.
+// dispatch feeds the next rows of a transaction, or its end.
 func (m *machine) dispatch() error {
 	s := m.steps[m.next]
 	if !m.relaned && s.Place.Compare(m.replay) > 0 && (m.next == 0 || m.steps[m.next-1].Row == nil) {
@@ -87,23 +99,61 @@ func (m *machine) dispatch() error {
 		m.saveFloor()
 		m.relane()
 	}
-	m.next++
 	if s.Row == nil {
+		m.next++
 		m.ends = append(m.ends, struct {
 			seq   int64
 			place change.Place
 		}{m.sched.Pass(1), s.Place})
 		return nil
 	}
-	f, err := m.routings[s.Table].Footprint(causality.Rows, nil, s.Row)
-	if err != nil {
-		return err
+	return m.rows(m.next + 1 + m.IntN(m.call))
+}
+
+// rows feeds rows of the transaction as the applier does, up to a step.
+func (m *machine) rows(to int) error {
+	lanes, alone := m.sched.Lanes(), m.replay
+	if m.bug.joint.lanes {
+		lanes = 1
 	}
-	if m.bug.footprint != nil {
-		f = m.bug.footprint(f, s.Row)
+	if m.bug.joint.alone != nil {
+		alone = m.bug.joint.alone(alone)
 	}
-	if _, added := m.sched.Add(s.Place, f, 1, 1, s); !added {
-		m.stats.Skips++
+	m.groups.Begin(lanes, m.limits.group, alone)
+	first, firsts := m.next, []int(nil)
+	for ; m.next < min(to, len(m.steps)) && m.steps[m.next].Row != nil; m.next++ {
+		s := m.steps[m.next]
+		scratch := m.groups.Scratch()
+		f, err := m.routings[s.Table].Footprint(causality.Rows, scratch, s.Row)
+		if err != nil {
+			return err
+		}
+		if m.bug.footprint != nil && f.Touches != nil {
+			own := m.bug.footprint(causality.Footprint{Home: f.Home, Touches: slices.Clone(f.Touches[len(scratch):])}, s.Row)
+			f = causality.Footprint{Home: own.Home, Touches: append(scratch, own.Touches...)}
+		}
+		firsts = append(firsts, max(0, len(f.Touches)-len(scratch)))
+		table := s.Table
+		if m.bug.joint.tables {
+			table = 0
+		}
+		m.groups.Row(s.Place, f, table, 1+int64(s.Place.Index%3))
+	}
+	all, n := m.groups.All(), 0
+	for i := range all {
+		g := &all[i]
+		steps, f, p := m.steps[first+n:first+n+g.Rows], m.groups.Footprint(g), g.Last()
+		if m.bug.joint.touches {
+			f.Touches = f.Touches[:firsts[n]]
+		}
+		if m.bug.joint.place {
+			p = g.First
+		}
+		n += g.Rows
+		if _, added := m.sched.Add(p, f, g.Rows, g.Cost, piece{steps[0].Table, steps}); !added {
+			m.stats.Skips++
+		}
+		m.stats.Joined += g.Rows - 1
 	}
 	return nil
 }
@@ -112,9 +162,15 @@ func (m *machine) dispatch() error {
 func (m *machine) write(lane int) error {
 	batch := m.hands[lane]
 	db := m.durable.db.Clone()
-	rows := make([]history.Step, len(batch))
+	var rows []history.Step
 	for i := range batch {
-		rows[i] = batch[i].Work
+		w := &batch[i].Work
+		for _, s := range w.steps {
+			if s.Table != w.table {
+				return fmt.Errorf("lane %d: a row of table %d among those of table %d", lane, s.Table, w.table)
+			}
+			rows = append(rows, s)
+		}
 	}
 	of, runs := causality.Runs(nil, rows,
 		func(s history.Step) int { return s.Table },
@@ -153,7 +209,7 @@ func (m *machine) lane(i int) (bool, error) {
 		m.hands[i] = nil
 		return true, nil
 	}
-	batch, blocker := m.sched.Take(i, causality.Limits{Rows: 1 + m.IntN(6), Cost: 1000})
+	batch, blocker := m.sched.Take(i, m.limits.batch)
 	if blocker >= 0 {
 		m.stats.Waits++
 	}
@@ -183,10 +239,15 @@ func (m *machine) drain() error {
 
 func (m *machine) run() error {
 	m.restart()
-	crashes := m.IntN(4)
+	crashes := m.IntN(5)
 	slow := m.IntN(4) // a lane that hardly ever moves
+	soon := 0         // the next crash, in steps; 0: at any time
 	for m.next < len(m.steps) || !m.sched.Idle() {
-		switch k := m.IntN(12); {
+		k := m.IntN(12)
+		if soon--; soon == 0 {
+			k = 12
+		}
+		switch {
 		case k < 5:
 			if m.next < len(m.steps) {
 				if err := m.dispatch(); err != nil {
@@ -205,18 +266,28 @@ func (m *machine) run() error {
 			}
 		case k == 10:
 			m.saveFloor()
-		case crashes > 0 && m.IntN(6) == 0:
+		case crashes > 0 && (k == 12 || m.IntN(3) == 0):
 			crashes--
-			m.stats.Crashes++
-			// A lane may have committed without anyone having heard of it.
-			if i := m.IntN(m.sched.Lanes()); len(m.hands[i]) > 0 && m.IntN(2) == 0 {
-				if err := m.write(i); err != nil {
-					return err
-				}
+			if err := m.crash(); err != nil {
+				return err
 			}
-			m.restart()
+			if soon = 0; m.IntN(2) == 0 { // before it is where it was
+				soon = 1 + m.IntN(15)
+			}
 		}
 	}
+	return nil
+}
+
+func (m *machine) crash() error {
+	m.stats.Crashes++
+	// A lane may have committed without anyone having heard of it.
+	if i := m.IntN(m.sched.Lanes()); len(m.hands[i]) > 0 && m.IntN(2) == 0 {
+		if err := m.write(i); err != nil {
+			return err
+		}
+	}
+	m.restart()
 	return nil
 }
 

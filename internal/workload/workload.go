@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,9 @@ type Config struct {
 	// DDLEvery is the pause after every statement of the DDL scenarios, which
 	// follow each other without end; 0: no DDL.
 	DDLEvery time.Duration
+	// BulkEvery is the pause after every transaction of several hundred rows, which one
+	// more client commits; 0: none of these.
+	BulkEvery time.Duration
 	// Types includes the tables with every column type; they cost most of the bytes.
 	Types bool
 	// Log gets what happens seldom: scenarios, reconnects, surprises.
@@ -118,7 +122,7 @@ func (w *Workload) Prepare(ctx context.Context) error {
 	if err := c.exec(ctx, "USE "+Schema); err != nil {
 		return err
 	}
-	for _, q := range shopTables {
+	for _, q := range slices.Concat(shopTables, bulkTables) {
 		if err := c.exec(ctx, q); err != nil {
 			return err
 		}
@@ -175,12 +179,15 @@ func (w *Workload) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var clients, others sync.WaitGroup
-	errs := make([]error, w.cfg.Clients+1) // one slot per goroutine, read after all ended
+	errs := make([]error, w.cfg.Clients+2) // one slot per goroutine, read after all ended
 	for i := range w.cfg.Clients {
 		clients.Go(func() { errs[i] = w.client(ctx, uint64(i)+1) })
 	}
 	if w.cfg.DDLEvery > 0 {
 		others.Go(func() { errs[w.cfg.Clients] = w.definitions(ctx) })
+	}
+	if w.cfg.BulkEvery > 0 {
+		others.Go(func() { errs[w.cfg.Clients+1] = w.bulkLoads(ctx) })
 	}
 	clients.Wait()
 	stop()

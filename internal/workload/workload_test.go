@@ -35,7 +35,7 @@ func TestWorkload(t *testing.T) {
 			if err := w.Large(ctx, 5000); err != nil {
 				t.Error(err)
 			}
-			w.cfg.DDLEvery = time.Millisecond
+			w.cfg.DDLEvery, w.cfg.BulkEvery = time.Millisecond, 50*time.Millisecond
 			run, stop := context.WithTimeout(ctx, 5*time.Second)
 			defer stop()
 			began := time.Now()

@@ -114,8 +114,8 @@ func run(ctx context.Context, n int, seed uint64, only string, workers, budget i
 			fmt.Printf("prop: bug found at seed %4d: %s (%s)\n", at, b.Name, b.Mode())
 		}
 	}
-	fmt.Printf("RESULT prop histories=%d seed=%d modes=%d batches=%d waits=%d skips=%d crashes=%d violations=%d bugs_found=%d/%d seconds=%.0f\n",
-		played, seed, len(modes), stats.Batches, stats.Waits, stats.Skips, stats.Crashes, violations, found, all, time.Since(began).Seconds())
+	fmt.Printf("RESULT prop histories=%d seed=%d modes=%d batches=%d joined=%d waits=%d skips=%d crashes=%d violations=%d bugs_found=%d/%d seconds=%.0f\n",
+		played, seed, len(modes), stats.Batches, stats.Joined, stats.Waits, stats.Skips, stats.Crashes, violations, found, all, time.Since(began).Seconds())
 	if violations > 0 || found < all || played < n {
 		return 3
 	}

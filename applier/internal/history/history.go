@@ -27,13 +27,18 @@ type Generator struct {
 	Collations []string
 	// Spread is how many different numbers there are: few make keys collide.
 	Spread int
+	// Block is how many numbers follow each other; others are far away, for lanes are
+	// given blocks of neighbours.
+	Block int
+	// Bulk bounds the runs of changes of one table that follow each other.
+	Bulk int
 	// DDL lets tables gain columns on the way.
 	DDL bool
 }
 
 // New makes a generator of collisions, without DDL.
 func New(r *rand.Rand) *Generator {
-	return &Generator{Rand: r, Spread: 6, Collations: []string{"utf8mb4_general_ci", "utf8mb4_0900_ai_ci", "utf8mb4_bin", "utf8mb4_unicode_ci"}}
+	return &Generator{Rand: r, Spread: 6, Block: []int{2, 4, 64}[r.IntN(3)], Bulk: 12, Collations: []string{"utf8mb4_general_ci", "utf8mb4_0900_ai_ci", "utf8mb4_bin", "utf8mb4_unicode_ci"}}
 }
 
 var words = []string{"a", "A", "á", "b", "B", "ab", "Ab", "aB ", "a ", "abc", "ABD", "abx", "", " "}
@@ -48,12 +53,10 @@ func (g *Generator) text(c *schema.Column) change.Value {
 	return change.TextOf([]byte(w))
 }
 
-// number: every second one has a neighbour, and others are far away, for lanes are
-// given blocks of neighbours.
-func (g *Generator) number() int64 {
-	n := g.IntN(g.Spread)
-	return int64(n/2*5000 + n%2)
-}
+// at is the nth number.
+func (g *Generator) at(n int) int64 { return int64(n/g.Block*5000 + n%g.Block) }
+
+func (g *Generator) number() int64 { return g.at(g.IntN(g.Spread)) }
 
 func (g *Generator) value(c *schema.Column) change.Value {
 	if c.Nullable && g.IntN(4) == 0 {
@@ -159,23 +162,24 @@ func (g *Generator) Schema() []Table {
 	return ts
 }
 
+func (g *Generator) fresh(t *Table) []change.Value {
+	row := make([]change.Value, len(t.Def.Columns))
+	for i := range row {
+		row[i] = g.value(&t.Def.Columns[i])
+	}
+	return row
+}
+
 // change makes one legal change of a table, nil when it found none.
 func (g *Generator) change(table int) *change.Row {
 	t := &g.DB.Tables[table]
 	rows := g.DB.Rows[table]
-	fresh := func() []change.Value {
-		row := make([]change.Value, len(t.Def.Columns))
-		for i := range row {
-			row[i] = g.value(&t.Def.Columns[i])
-		}
-		return row
-	}
 	for range 8 {
 		r := &change.Row{Table: &t.Def.Table}
 		except := -1
 		switch {
 		case len(rows) == 0 || g.IntN(3) == 0:
-			r.Op, r.After = change.Insert, fresh()
+			r.Op, r.After = change.Insert, g.fresh(t)
 		case g.IntN(3) == 0:
 			r.Op, r.Before = change.Delete, rows[g.IntN(len(rows))]
 			if !g.DB.childless(table, r.Before) {
@@ -184,7 +188,7 @@ func (g *Generator) change(table int) *change.Row {
 		default:
 			except = g.IntN(len(rows))
 			r.Op, r.Before, r.After = change.Update, rows[except], slices.Clone(rows[except])
-			other := fresh()
+			other := g.fresh(t)
 			if g.IntN(3) == 0 && len(rows) > 1 { // take over another row's values
 				other = rows[g.IntN(len(rows))]
 			}
@@ -211,6 +215,7 @@ func (g *Generator) change(table int) *change.Row {
 func (g *Generator) History(n int) []Step {
 	var steps []Step
 	p := change.Place{}
+	most := []int{4, 4, 40}[g.IntN(3)] // changes, or runs of them, of a transaction
 	add := func(table int, r *change.Row) {
 		steps = append(steps, Step{Place: p, Table: table, Row: r})
 		p.Index++
@@ -223,8 +228,14 @@ func (g *Generator) History(n int) []Step {
 			add(0, nil)
 			continue
 		}
-		for range 1 + g.IntN(4) {
+		for range 1 + g.IntN(most) {
 			table := g.IntN(len(g.DB.Tables))
+			if g.IntN(5+g.Bulk/8) == 0 {
+				for _, r := range g.bulk(table) {
+					add(table, r)
+				}
+				continue
+			}
 			if r := g.change(table); r != nil {
 				add(table, r)
 				if g.IntN(4) == 0 && r.Op == change.Delete { // delete and re-insert in one go

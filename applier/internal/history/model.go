@@ -41,6 +41,8 @@ func (d *Database) Clone() *Database {
 	return c
 }
 
+var accents = strings.NewReplacer("á", "a", "Á", "a")
+
 // fold is the value as the database compares it.
 func fold(c *schema.Column, v change.Value, prefix int) string {
 	switch v.Kind() {
@@ -52,7 +54,7 @@ func fold(c *schema.Column, v change.Value, prefix int) string {
 			s = s[:prefix]
 		}
 		if strings.HasSuffix(c.Collation, "_ci") {
-			s = []rune(strings.NewReplacer("á", "a", "Á", "a").Replace(strings.ToLower(string(s))))
+			s = []rune(accents.Replace(strings.ToLower(string(s))))
 		}
 		return strings.TrimRight(string(s), " ")
 	case change.Bytes:
@@ -65,17 +67,22 @@ func fold(c *schema.Column, v change.Value, prefix int) string {
 	panic("model: kind")
 }
 
-// keyOf is false when a part is NULL.
-func (t *Table) keyOf(k int, row []change.Value) (string, bool) {
-	var s strings.Builder
+// sameKey is false when a part is NULL.
+func (t *Table) sameKey(k int, a, b []change.Value) bool {
 	for _, p := range t.Def.Keys[k].Parts {
-		v := row[p.Column]
-		if v.IsNull() {
-			return "", false
+		x, y := a[p.Column], b[p.Column]
+		switch {
+		case x.IsNull() || y.IsNull():
+			return false
+		case x.Kind() == change.Integer && y.Kind() == change.Integer:
+			if x.Integer() != y.Integer() {
+				return false
+			}
+		case !x.Equal(y) && fold(&t.Def.Columns[p.Column], x, p.Prefix) != fold(&t.Def.Columns[p.Column], y, p.Prefix):
+			return false
 		}
-		fmt.Fprintf(&s, "%q,", fold(&t.Def.Columns[p.Column], v, p.Prefix))
 	}
-	return s.String(), true
+	return true
 }
 
 func same(a, b []change.Value) bool {
@@ -88,23 +95,15 @@ func (d *Database) find(table int, row []change.Value) int {
 	if t.Def.Identity < 0 {
 		return slices.IndexFunc(d.Rows[table], func(r []change.Value) bool { return same(r, row) })
 	}
-	want, _ := t.keyOf(t.Def.Identity, row)
-	return slices.IndexFunc(d.Rows[table], func(r []change.Value) bool {
-		have, _ := t.keyOf(t.Def.Identity, r)
-		return have == want
-	})
+	return slices.IndexFunc(d.Rows[table], func(r []change.Value) bool { return t.sameKey(t.Def.Identity, row, r) })
 }
 
 // clash names the unique key that row would break, leaving out row `except`.
 func (d *Database) clash(table int, row []change.Value, except int) string {
 	t := &d.Tables[table]
 	for k := range t.Def.Keys {
-		want, ok := t.keyOf(k, row)
-		if !ok {
-			continue
-		}
 		for i, r := range d.Rows[table] {
-			if have, ok := t.keyOf(k, r); i != except && ok && have == want {
+			if i != except && t.sameKey(k, row, r) {
 				return t.Def.Keys[k].Name
 			}
 		}

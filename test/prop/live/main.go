@@ -186,7 +186,7 @@ func (s *scene) history(ctx context.Context, seed uint64, whole bool) error {
 	if err := s.atomicity(ctx, whole); err != nil {
 		return err
 	}
-	w := workload.New(workload.Config{Seed: seed, DB: s.primary.DB(), Clients: 4, Types: true, DDLEvery: 20 * time.Millisecond, Log: zerolog.Nop()})
+	w := workload.New(workload.Config{Seed: seed, DB: s.primary.DB(), Clients: 4, Types: true, DDLEvery: 20 * time.Millisecond, BulkEvery: 200 * time.Millisecond, Log: zerolog.Nop()})
 	watch, stopWatch := context.WithCancel(ctx)
 	var watcher sync.WaitGroup
 	if whole {
