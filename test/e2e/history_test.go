@@ -52,7 +52,7 @@ func (s *scene) history(t *testing.T, seed uint64) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	w := workload.New(workload.Config{
-		Seed: seed, DB: s.primary.DB(), Clients: 4, Types: true, DDLEvery: 20 * time.Millisecond, BulkEvery: 200 * time.Millisecond, Log: zerolog.Nop(),
+		Seed: seed, DB: s.primary.DB(), Clients: 4, Types: true, DDLEvery: 20 * time.Millisecond, BulkEvery: 400 * time.Millisecond, Log: zerolog.Nop(),
 	})
 	// Crashes begin before the tables do.
 	crash, stopCrashes := context.WithCancel(ctx)
