@@ -25,7 +25,7 @@ type backend interface {
 	lane(ctx context.Context, epoch uint64, index int) (laneSession, error)
 	// saveProgress stores the floor, provided that the lanes' stored places are
 	// at least where they are believed to be. Fails with ErrFenced, ErrRegressed.
-	saveProgress(ctx context.Context, epoch uint64, p progress, believed []change.Place) error
+	saveProgress(ctx context.Context, epoch uint64, p progress, believed standing) error
 	// saveDigest stores the way a table's rows find their lane. Fails with ErrFenced.
 	saveDigest(ctx context.Context, epoch uint64, n schema.Name, digest uint64) error
 	// route looks a table up on the target.
@@ -47,9 +47,9 @@ type backend interface {
 
 // laneSession is one lane's connection. One goroutine uses it.
 type laneSession interface {
-	// places reads the stored places of all lanes. It waits for a transaction
+	// standing reads how the lanes stand. It waits for a transaction
 	// of an earlier session of this lane that is not over. Fails with ErrFenced.
-	places(ctx context.Context) ([]change.Place, error)
+	standing(ctx context.Context) (standing, error)
 	// batch is move and apply, by fewer round trips where that is possible.
 	batch(ctx context.Context, from, to change.Place, runs []run) (target.Outcome, error)
 	// move opens a transaction and moves the lane's place from one to the other
@@ -62,7 +62,7 @@ type laneSession interface {
 	// it is no longer open.
 	alive(ctx context.Context) error
 	// commit ends the transaction. After an error nothing of it is applied, or
-	// all of it is: places tells.
+	// all of it is: standing tells.
 	commit(ctx context.Context) error
 	// rollback undoes it.
 	rollback(ctx context.Context) error
@@ -78,11 +78,16 @@ type run struct {
 	marks []mark // where each row comes from
 }
 
+// standing is what the target holds of the lanes.
+type standing struct {
+	lanes   []change.Place // as stored; its length is the stored number of lanes
+	routing int            // the rules they were filled by
+}
+
 // claimed is what a new owner finds.
 type claimed struct {
-	epoch    uint64
-	lanes    []change.Place // as stored; its length is the stored number of lanes
-	routing  int            // the rules they were filled by
+	epoch uint64
+	standing
 	progress progress
 	digests  map[schema.Name]uint64
 }

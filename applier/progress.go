@@ -124,10 +124,7 @@ func (a *Applier) saveProgress(ctx context.Context, always bool) error {
 	}
 	a.mu.Lock()
 	low := a.sched.Low()
-	believed := make([]change.Place, len(a.lanes))
-	for i, l := range a.lanes {
-		believed[i] = l.stored
-	}
+	believed := a.believed()
 	n := 0
 	for n < len(a.ends) && a.ends[n].seq <= low {
 		n++

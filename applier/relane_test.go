@@ -91,3 +91,50 @@ func TestTargetLosesFloorWhileLanesAreReplaced(t *testing.T) {
 		t.Errorf("lanes %v, rows %v", h.lanes, h.rows)
 	}
 }
+
+// TestTargetLosesChangeOfLanes: a target that lost the change itself, whether it was of
+// their number or of their rules alone, is not written to by what it does not know of.
+func TestTargetLosesChangeOfLanes(t *testing.T) {
+	for name, lose := range map[string]func(*testing.T, *shell, *hostile){
+		"number": func(t *testing.T, s *shell, h *hostile) {
+			if err := s.a.SetLanes(5); err != nil {
+				t.Fatal(err)
+			}
+			for len(s.a.Status().Lanes) != 5 {
+				time.Sleep(time.Millisecond)
+			}
+		},
+		"rules": func(t *testing.T, s *shell, h *hostile) {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			h.saved.routing-- // the places are the same
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			defer cancel()
+			h := newHostile(1, 0)
+			s := newShell(ctx, t, Config{ProgressInterval: time.Millisecond}, h, func(c *client) backend { return c })
+			s.feed(s.inserts(shellTable))
+			s.settled()
+			h.mu.Lock()
+			h.snapshot()
+			h.mu.Unlock()
+			lose(t, s, h)
+			h.mu.Lock()
+			h.regress()
+			h.mu.Unlock()
+			_ = s.part(false, s.inserts(shellTable)) // fails where the applier has noticed already
+			select {
+			case <-s.a.ended:
+			case <-ctx.Done():
+			}
+			if err := s.end(); !errors.Is(err, ErrRegressed) {
+				t.Errorf("Run: %v", err)
+			}
+			if len(h.rows) != 1 {
+				t.Errorf("rows %v", h.rows)
+			}
+		})
+	}
+}

@@ -72,7 +72,7 @@ func (h *hostile) snapshot() {
 
 func (h *hostile) regress() {
 	s := h.saved
-	if s == nil || s.epoch != h.epoch || len(s.lanes) != len(h.lanes) {
+	if s == nil || s.epoch != h.epoch {
 		return
 	}
 	h.lanes, h.progress, h.digests, h.rows, h.ddls, h.routing = s.lanes, s.progress, s.digests, s.rows, s.ddls, s.routing
@@ -117,8 +117,10 @@ func (c *client) claim(context.Context) (claimed, error) {
 	for k, v := range c.digests {
 		d[k] = v
 	}
-	return claimed{epoch: c.epoch, lanes: append([]change.Place(nil), c.lanes...), routing: c.routing, progress: c.progress, digests: d}, nil
+	return claimed{epoch: c.epoch, standing: c.stand(), progress: c.progress, digests: d}, nil
 }
+
+func (h *hostile) stand() standing { return standing{slices.Clone(h.lanes), h.routing} }
 
 func (c *client) fenced(epoch uint64) error {
 	if epoch != c.epoch {
@@ -154,13 +156,13 @@ func (c *client) load(context.Context, Throttle) (load, error) {
 	return c.burden, c.fails()
 }
 
-func (c *client) saveProgress(_ context.Context, epoch uint64, p progress, believed []change.Place) error {
+func (c *client) saveProgress(_ context.Context, epoch uint64, p progress, believed standing) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := errors.Join(c.fenced(epoch), c.fails()); err != nil {
 		return err
 	}
-	if err := notBehind(believed, c.lanes); err != nil {
+	if err := notBehind(believed, standing{c.lanes, c.routing}); err != nil {
 		return err
 	}
 	if p.place.Compare(c.progress.place) < 0 {
@@ -259,13 +261,13 @@ func (l *hostileLane) dead() error {
 	return nil
 }
 
-func (l *hostileLane) places(context.Context) ([]change.Place, error) {
+func (l *hostileLane) standing(context.Context) (standing, error) {
 	l.c.mu.Lock()
 	defer l.c.mu.Unlock()
 	if err := errors.Join(l.dead(), l.c.fenced(l.epoch), l.c.fails()); err != nil {
-		return nil, err
+		return standing{}, err
 	}
-	return append([]change.Place(nil), l.c.lanes...), nil
+	return l.c.stand(), nil
 }
 
 func (l *hostileLane) reset(context.Context, error) bool { return false }

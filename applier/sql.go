@@ -276,7 +276,7 @@ func lost(err error) error {
 
 // saveProgress: a floor above what the target really holds would make a restart
 // skip changes for good, so the lanes' places are read in the same transaction.
-func (b *sqlBackend) saveProgress(ctx context.Context, epoch uint64, p progress, believed []change.Place) error {
+func (b *sqlBackend) saveProgress(ctx context.Context, epoch uint64, p progress, believed standing) error {
 	return b.inTx(ctx, func(tx *sql.Tx) error {
 		var now uint64
 		if err := tx.QueryRowContext(ctx, `SELECT epoch FROM twinspan.progress WHERE stream = ? FOR UPDATE`, b.cfg.Stream).Scan(&now); err != nil {
@@ -285,7 +285,7 @@ func (b *sqlBackend) saveProgress(ctx context.Context, epoch uint64, p progress,
 		if err := sameEpoch(now, epoch, "a newer owner"); err != nil {
 			return err
 		}
-		stand, err := readPlaces(ctx, tx, b.cfg.Stream)
+		stand, err := readStanding(ctx, tx, b.cfg.Stream)
 		if err != nil {
 			return err
 		}
@@ -297,6 +297,16 @@ func (b *sqlBackend) saveProgress(ctx context.Context, epoch uint64, p progress,
 			p.place.Offset, p.place.Index, p.gtidSet, sqlTime(p.newest), sqlTime(p.pending), b.cfg.Stream)
 		return err
 	})
+}
+
+// readStanding reads how a stream's lanes stand, all of it as of one moment or, of
+// somebody who waits for the owner's transactions, of none in between.
+func readStanding(ctx context.Context, q server.Querier, stream string) (s standing, err error) {
+	if err := q.QueryRowContext(ctx, `SELECT routing_version FROM twinspan.stream WHERE stream = ?`, stream).Scan(&s.routing); err != nil {
+		return s, lost(err)
+	}
+	s.lanes, err = readPlaces(ctx, q, stream)
+	return s, err
 }
 
 // readPlaces reads the lanes' stored places, in order.

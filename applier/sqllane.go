@@ -60,9 +60,9 @@ func (b *sqlBackend) lane(ctx context.Context, epoch uint64, index int) (laneSes
 // users expect, and an open transaction must end.
 func (l *sqlLane) close() { target.Discard(l.conn) }
 
-// places: the lock on the lane's row makes this wait until a transaction of a
+// standing: the lock on the lane's row makes this wait until a transaction of a
 // session before this one, which wrote the row first of all, is over.
-func (l *sqlLane) places(ctx context.Context) ([]change.Place, error) {
+func (l *sqlLane) standing(ctx context.Context) (standing, error) {
 	var epoch uint64
 	err := l.conn.QueryRowContext(ctx, `SELECT epoch FROM twinspan.lane_position WHERE stream = ? AND lane = ? FOR UPDATE`,
 		l.stream, l.index).Scan(&epoch)
@@ -74,14 +74,14 @@ func (l *sqlLane) places(ctx context.Context) ([]change.Place, error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("place of lane %d: %w", l.index, lost(err))
+		return standing{}, fmt.Errorf("place of lane %d: %w", l.index, lost(err))
 	}
 	if err := sameEpoch(epoch, l.epoch, "a newer owner"); err != nil {
-		return nil, err
+		return standing{}, err
 	}
-	all, err := readPlaces(ctx, l.conn, l.stream)
+	all, err := readStanding(ctx, l.conn, l.stream)
 	if err != nil {
-		return nil, err
+		return standing{}, err
 	}
 	_, err = l.conn.ExecContext(ctx, "ROLLBACK")
 	return all, err
@@ -147,7 +147,7 @@ func (l *sqlLane) move(ctx context.Context, from, to change.Place) error {
 // unmoved is why the place was not moved: fenced, or someone changed it. The look at
 // it tells which.
 func (l *sqlLane) unmoved(ctx context.Context, from change.Place) error {
-	if _, err := l.places(ctx); err != nil {
+	if _, err := l.standing(ctx); err != nil {
 		return err
 	}
 	return fmt.Errorf("place of lane %d is not %d/%d: %w", l.index, from.Offset, from.Index, errPlace)

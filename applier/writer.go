@@ -125,12 +125,14 @@ func (w *laneWriter) open(ctx context.Context, to change.Place) (durable bool, e
 	if w.session != nil {
 		return false, nil
 	}
+	w.a.mu.Lock()
 	believed := w.a.believed()
+	w.a.mu.Unlock()
 	s, err := w.a.backend.lane(ctx, w.a.epoch, w.index)
 	if err != nil {
 		return false, err
 	}
-	stand, err := s.places(ctx)
+	stand, err := s.standing(ctx)
 	if err == nil {
 		err = notBehind(believed, stand)
 	}
@@ -139,7 +141,7 @@ func (w *laneWriter) open(ctx context.Context, to change.Place) (durable bool, e
 		return false, err
 	}
 	w.session = s
-	switch own := stand[w.index]; own {
+	switch own := stand.lanes[w.index]; own {
 	case to:
 		return true, nil
 	case w.stored:
@@ -151,26 +153,25 @@ func (w *laneWriter) open(ctx context.Context, to change.Place) (durable bool, e
 	}
 }
 
-// believed are the places that the target has confirmed.
-func (a *Applier) believed() []change.Place {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	out := make([]change.Place, len(a.lanes))
+// believed is what the target has confirmed; a.mu is held.
+func (a *Applier) believed() standing {
+	out := standing{make([]change.Place, len(a.lanes)), a.mode.Version()}
 	for i, l := range a.lanes {
-		out[i] = l.stored
+		out.lanes[i] = l.stored
 	}
 	return out
 }
 
-// notBehind compares what is stored now with what was confirmed before.
-func notBehind(believed, stand []change.Place) error {
-	if len(stand) != len(believed) {
-		return fmt.Errorf("%d places are stored for %d lanes: %w", len(stand), len(believed), errPlace)
+// notBehind compares what is stored now with what was confirmed before, by the same
+// owner: nobody else changes how many lanes there are, or by which rules they are filled.
+func notBehind(believed, stand standing) error {
+	if len(stand.lanes) != len(believed.lanes) || stand.routing != believed.routing {
+		return fmt.Errorf("%d places by the rules %d are stored, and there had been %d by the rules %d: %w",
+			len(stand.lanes), stand.routing, len(believed.lanes), believed.routing, ErrRegressed)
 	}
-	for i := range believed {
-		if stand[i].Compare(believed[i]) < 0 {
-			return fmt.Errorf("lane %d stands at %d/%d and had confirmed %d/%d: %w", i,
-				stand[i].Offset, stand[i].Index, believed[i].Offset, believed[i].Index, ErrRegressed)
+	for i := range believed.lanes {
+		if at, was := stand.lanes[i], believed.lanes[i]; at.Compare(was) < 0 {
+			return fmt.Errorf("lane %d stands at %d/%d and had confirmed %d/%d: %w", i, at.Offset, at.Index, was.Offset, was.Index, ErrRegressed)
 		}
 	}
 	return nil
