@@ -127,13 +127,15 @@ func (w *world) seed(v *meta.View, city uint8) meta.Seed {
 	}
 	var exports []meta.Export
 	var voters []meta.Peer
+	var lost []meta.Node // by the cluster's list, which old metadata may be behind
 	var replicas []meta.Replica
 	for i := range w.nodes[:w.count] {
 		n := &w.nodes[i]
+		m := w.member(n.idx, n.inc)
 		if n.city == city {
+			lost = append(lost, meta.Node{Name: m.Node, City: m.City})
 			continue
 		}
-		m := w.member(n.idx, n.inc)
 		voters = append(voters, meta.Peer{Name: m.Node, Address: m.Node + ":1"})
 		exports = append(exports, meta.Export{Node: m.Node, UUID: m.UUID, Generation: v.Generation(), Index: 1, Term: 1, TermSeen: 1, State: state.Bytes()})
 		for _, r := range n.live {
@@ -150,7 +152,7 @@ func (w *world) seed(v *meta.View, city uint8) meta.Seed {
 			})
 		}
 	}
-	seed, err := meta.MakeSeed(meta.Succession{Exports: exports, Replicas: replicas, Voters: voters, Reason: "lost", Now: time.UnixMicro(w.now), Pass: lostEntries})
+	seed, err := meta.MakeSeed(meta.Succession{Exports: exports, Replicas: replicas, Voters: voters, Lost: lost, Reason: "lost", Now: time.UnixMicro(w.now), Pass: lostEntries})
 	if err != nil {
 		w.violate(7, "takeover: %v", err)
 	}
