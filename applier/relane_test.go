@@ -100,7 +100,7 @@ func TestTargetLosesChangeOfLanes(t *testing.T) {
 			if err := s.a.SetLanes(5); err != nil {
 				t.Fatal(err)
 			}
-			for len(s.a.Status().Lanes) != 5 {
+			for len(s.a.Status().Lanes) != 5 && s.ctx.Err() == nil {
 				time.Sleep(time.Millisecond)
 			}
 		},

@@ -299,8 +299,8 @@ func (b *sqlBackend) saveProgress(ctx context.Context, epoch uint64, p progress,
 	})
 }
 
-// readStanding reads how a stream's lanes stand, all of it as of one moment or, of
-// somebody who waits for the owner's transactions, of none in between.
+// readStanding reads how a stream's lanes stand. The caller holds a lock that a change
+// of the lanes waits for, so that both statements see the same ones.
 func readStanding(ctx context.Context, q server.Querier, stream string) (s standing, err error) {
 	if err := q.QueryRowContext(ctx, `SELECT routing_version FROM twinspan.stream WHERE stream = ?`, stream).Scan(&s.routing); err != nil {
 		return s, lost(err)

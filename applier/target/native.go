@@ -41,10 +41,9 @@ type Writer struct {
 	rest, wait int   // batches to go, and that were to go, in SQL after a doubt
 	doubt      error // the last one
 
-	events []byte // of the statement being built; reused, as are the next six
+	events []byte // of the statement being built; reused, as are the next five
 	sql    []byte
 	ahead  []byte           // what is to be sent before the rows; empty once it is
-	led    bool             // the first statement of it has changed its row
 	slots  map[uint64]int32 // newest slot by the hash of an identity
 	merged []slot
 	key    [2][]byte
@@ -55,6 +54,7 @@ type Writer struct {
 	of     *Plan
 	op     change.Op
 	bare   bool // of the statement: without foreign key checks
+	led    bool // the first statement of what was ahead has changed its row
 	narrow bool // the session reads statements as latin1, which no SQL may meet
 }
 
@@ -126,12 +126,12 @@ func (w *Writer) prepare(ctx context.Context, info server.Info) error {
 	if err := errors.Join(rows.Err(), rows.Close()); err != nil || w.why != "" {
 		return err
 	}
-	w.sql = append(w.sql[:0], "BINLOG '"...)
-	w.sql = append(base64.StdEncoding.AppendEncode(w.sql, rowevent.Format(info.Flavor, version)), '\'')
 	_, err = w.conn.ExecContext(ctx, "DO 0; DO 0")
 	if w.packs = err == nil; !w.packs && server.ErrorNumber(err) == 0 {
 		return err
 	}
+	w.sql = append(w.sql[:0], "BINLOG '"...)
+	w.sql = append(base64.StdEncoding.AppendEncode(w.sql, rowevent.Format(info.Flavor, version)), '\'')
 	if info.Flavor == server.MySQL {
 		return w.decided(ctx, string(w.sql))
 	}

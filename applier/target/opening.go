@@ -46,9 +46,8 @@ func (w *Writer) TryAll(ctx context.Context, lead string, runs []Run) (sum Outco
 	if err = w.runs(ctx, runs, &sum); err == nil && len(w.ahead) > 0 {
 		err = w.ask(ctx, w.ahead, &sum) // nothing is left of the rows
 	}
-	unsent := len(w.ahead) > 0
-	w.ahead = w.ahead[:0]
-	if unsent && errors.Is(err, errDoubt) {
+	if len(w.ahead) > 0 { // the rows themselves are in the way, and SQL tells which
+		w.ahead = w.ahead[:0]
 		w.hesitate(err)
 		return Outcome{}, false, false, nil
 	}
